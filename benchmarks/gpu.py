@@ -1,0 +1,206 @@
+"""The full-size model with random weights on a GPU: ``python -m benchmarks.gpu`` (under nine minutes).
+
+Nothing is loaded: the 14.6 billion parameters are made on the device. Times are medians by CUDA events; kernels
+and synchronisations are counted by the profiler in one pass of each. ``--small`` runs the same steps on a small
+model and any device, to see that the benchmark itself works.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from datetime import date
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from core.config import ImageSampling, LLMConfig, ModelConfig, VAEConfig, ViTConfig
+from core.data.packing import Block, Layout
+from core.data.transforms import position_ids
+from core.model.attention import backend
+from core.model.cache import KVCache
+from core.model.flow import guided
+from core.model.transformer import MixtureOfTransformers
+from core.model.unified import CachedAttention, LatentPiece, TextPiece, UnifiedModel, ViTPiece
+
+RESULTS = Path(__file__).parent / "results"
+SOI, EOI = 2, 3
+SMALL = ModelConfig(
+    llm=LLMConfig(128, 2, 4, 2, 256, 512),
+    vit=ViTConfig(64, 3, 4, 128),
+    vae=VAEConfig(ch=16, ch_mult=(1, 1, 1, 1), num_res_blocks=1, norm_num_groups=8),
+)
+
+
+def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) -> UnifiedModel:
+    """The model on the device with normal weights of deviation 0.02; never anywhere else."""
+    with torch.device("meta"):
+        model = UnifiedModel(config)
+    model = model.to(dtype).to_empty(device=device)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if "norm" in name and name.endswith("weight"):
+                parameter.fill_(1)
+            else:
+                parameter.normal_(std=0.02)
+    return model.requires_grad_(False).eval()
+
+
+class Bench:
+    """Times, memory and launches of steps on one device."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.rows = device, {}
+        self.cuda = device.type == "cuda"
+
+    def _seconds(self, run: Callable[[], object]) -> float:
+        if not self.cuda:
+            start = time.perf_counter()
+            run()
+            return time.perf_counter() - start
+        start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        start.record()
+        run()
+        end.record()
+        torch.cuda.synchronize()
+        return start.elapsed_time(end) / 1000
+
+    def measure(self, name: str, run: Callable[[], object], repeats: int = 5, **about) -> None:
+        """A warm-up, ``repeats`` timed runs, then one under the profiler."""
+        run()
+        if self.cuda:
+            torch.cuda.reset_peak_memory_stats()
+        seconds = [self._seconds(run) for _ in range(repeats)]
+        row = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), **about}
+        if self.cuda:
+            row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
+            row |= self._launches(run)
+        self.rows[name] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
+        print(name, self.rows[name], flush=True)
+
+    def _launches(self, run: Callable[[], object]) -> dict[str, int]:
+        from torch.profiler import ProfilerActivity, profile
+
+        with profile(activities=[ProfilerActivity.CPU, ProfilerActivity.CUDA]) as trace:
+            run()
+            torch.cuda.synchronize()
+        events = trace.key_averages()
+        on_device = [e for e in events if e.device_type == torch.autograd.DeviceType.CUDA]
+        kernels = sum(e.count for e in on_device if not e.key.startswith(("Memcpy", "Memset")))
+        syncs = sum(e.count for e in events if "Synchronize" in e.key) - 1
+        return {"kernels": kernels, "syncs": syncs}
+
+
+def precision(config: ModelConfig, device: torch.device, layers: int = 3) -> dict[str, float]:
+    """Relative L2 deviation of a few layers in bfloat16 from float32, for both experts' tokens."""
+    torch.manual_seed(0)
+    llm = replace(config.llm, num_hidden_layers=layers, vocab_size=256)
+    with torch.device(device):
+        reference = MixtureOfTransformers(llm)
+    for parameter in reference.parameters():
+        if parameter.ndim > 1:
+            nn.init.normal_(parameter, std=0.02)
+    n = 128
+    und, gen = (torch.randn(n, llm.hidden_size, device=device) for _ in range(2))
+
+    def run(model: MixtureOfTransformers, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
+        kv = KVCache(llm, device, dtype)
+        piece = LatentPiece(kv, torch.zeros(2 * n - 2, 64), torch.zeros(2 * n - 2), 0.5)
+        positions = torch.zeros(2 * n, dtype=torch.long, device=device)
+        layout = Layout((Block(0, 2 * n, causal=False, noised=True),), positions, torch.arange(n, 2 * n))
+        return model(und.to(dtype), gen.to(dtype), layout, CachedAttention([piece], layout))
+
+    with torch.inference_mode():
+        exact = run(reference, torch.float32)
+        rounded = run(reference.to(torch.bfloat16), torch.bfloat16)
+    pairs = zip(("und", "gen"), exact, rounded, strict=True)
+    return {k: round(float((b.float() - a).norm() / a.norm()), 5) for k, a, b in pairs}
+
+
+def drawing(model: UnifiedModel, side: int) -> Callable[[], Tensor]:
+    """One guided denoising step of a square image: three branches, packed."""
+    config = model.config
+    tokens = side // config.latent_stride
+    grid = position_ids(tokens, tokens, config.max_latent_size)
+    contexts = [model.new_cache() for _ in range(3)]
+    for kv, length in zip(contexts, (1600, 1500, 100), strict=True):
+        model.step([TextPiece(kv, [5] * length)], SOI, EOI)
+    x = torch.randn(tokens**2, config.latent_dim, device=model.device)
+
+    def run() -> Tensor:
+        v = model.step([LatentPiece(kv, x, grid, 0.7) for kv in contexts], SOI, EOI)
+        return guided(*v, (4.0, 2.0), ImageSampling())
+
+    return run
+
+
+def steps(model: UnifiedModel, bench: Bench, small: bool) -> None:
+    """Everything that is timed."""
+    config = model.config
+    kv = model.new_cache()
+    model.step([TextPiece(kv, [5] * 1024)], SOI, EOI)
+
+    def decode() -> None:
+        fork = kv.fork()
+        model.step([TextPiece(fork, [7], logits=True)], SOI, EOI)
+        fork.rewind(kv.length)
+
+    bench.measure("decode one token, context 1024", decode)
+    side = 14 if small else config.vit.patches_per_side
+    patches = torch.randn(side * side, config.vit.patch_dim)
+    grid = position_ids(side, side, config.vit.patches_per_side)
+    name = f"prefill an image of {14 * side}x{14 * side}"
+    bench.measure(name, lambda: model.step([ViTPiece(model.new_cache(), patches, grid)], SOI, EOI))
+    for size in (64,) if small else (512, 1024):
+        bench.measure(f"one guided step at {size}x{size}", drawing(model, size), repeats=3, branches=3)
+        pixels = torch.zeros(1, 3, size, size, device=model.device, dtype=model.dtype)
+        with torch.inference_mode():
+            z = model.vae.encode(pixels)
+            bench.measure(f"encode {size}x{size}", lambda pixels=pixels: model.vae.encode(pixels), repeats=3)
+            bench.measure(f"decode {size}x{size}", lambda z=z: model.vae.decode(z), repeats=3)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
+    parser.add_argument("--small", action="store_true", help="a small model on any device; nothing is written")
+    options = parser.parse_args()
+    if not options.small and not torch.cuda.is_available():
+        print("error: no CUDA device. Run this where there is a GPU of 48 GiB, or try --small.", file=sys.stderr)
+        return 2
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    config = SMALL if options.small else ModelConfig()
+    bench = Bench(device)
+    deviation = precision(config, device)
+    print("bf16 against fp32, relative L2:", deviation, flush=True)
+    start = time.perf_counter()
+    model = random_model(config, device, dtype)
+    built = time.perf_counter() - start
+    steps(model, bench, options.small)
+    result = {
+        "date": date.today().isoformat(),
+        "command": "python -m benchmarks.gpu" + (" --small" if options.small else ""),
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
+        "torch": torch.__version__,
+        "attention": backend(device, dtype),
+        "parameters": sum(t.numel() for t in model.state_dict().values()),
+        "build_s": round(built, 2),
+        "bf16_relative_l2": deviation,
+        "steps": bench.rows,
+    }
+    if not options.small:
+        RESULTS.mkdir(exist_ok=True)
+        path = RESULTS / f"{result['date']}_gpu.json"
+        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
+        print(f"written {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,36 @@
+"""The one exception tree of the project.
+
+Every error says what went wrong, the value that caused it, and the remedy, so that a command line, a web
+page and a log can all show the same sentence to a person.
+"""
+
+
+class UniMedError(Exception):
+    """Base of every error that a user can cause or cure.
+
+    Args:
+        what: what went wrong, as a sentence without a full stop.
+        value: the offending value, shown with ``repr`` when it is given.
+        remedy: what to do about it, as a sentence without a full stop.
+    """
+
+    def __init__(self, what: str, *, value: object = None, remedy: str | None = None) -> None:
+        self.what, self.value, self.remedy = what, value, remedy
+        message = what if value is None else f"{what}: {value!r}"
+        super().__init__(f"{message}. {remedy}." if remedy else f"{message}.")
+
+
+class SettingsError(UniMedError):
+    """A setting, flag or recipe key that does not exist or has an impossible value."""
+
+
+class ImageError(UniMedError):
+    """A file or array that cannot be read as a medical image."""
+
+
+class PromptError(UniMedError):
+    """A request that a task cannot be built from: a missing image, an empty prompt, an unknown task."""
+
+
+class CheckpointError(UniMedError):
+    """A checkpoint folder that is incomplete, inconsistent or too large for the machine."""

@@ -1,0 +1,74 @@
+"""Where an output comes from, and the mark that it carries wherever it goes."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+from PIL.PngImagePlugin import PngInfo
+
+from core.config import ImageSampling, TextSampling
+from core.inference.session import Turn
+from core.model.checkpoint import Checkpoint
+from core.sequence import Image
+
+NOTICE = "AI-generated. For research, not for diagnosis."
+# IPTC's code for media made by a trained model, which image viewers and catalogues look for.
+XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
+<rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"
+Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/trainedAlgorithmicMedia"/>
+</rdf:RDF></x:xmpmeta>"""
+
+
+@dataclass(frozen=True)
+class Provenance:
+    """What is needed to make an output again. The prompt stays out, because it may speak of a patient."""
+
+    model: str
+    task: str
+    seed: int
+    settings: str
+    warning: str = ""
+
+    @classmethod
+    def of(cls, checkpoint: Checkpoint, task: str, turn: Turn) -> Provenance:
+        """Of what a turn of a task will put out."""
+        warning = ""
+        if task in checkpoint.model.config.untrained_tasks:
+            warning = f"{checkpoint.name} was not trained for this task: the output means nothing"
+        return cls(checkpoint.name, task, turn.seed, describe(turn.outputs, turn.image, turn.text), warning)
+
+    def line(self, seconds: float) -> str:
+        """For a person, under the output."""
+        parts = (
+            self.warning, f"Model {self.model}", self.task, f"seed {self.seed}", self.settings, f"{seconds:.1f} s"
+        )  # fmt: skip
+        return " · ".join(part for part in parts if part)
+
+    def png_info(self) -> PngInfo:
+        """Metadata of a PNG file."""
+        info = PngInfo()
+        info.add_text("Software", "UniMed Studio")
+        info.add_text("Comment", NOTICE)
+        for key in ("model", "task", "seed", "settings", "warning"):
+            info.add_text(key.capitalize(), str(getattr(self, key)))
+        info.add_itxt("XML:com.adobe.xmp", XMP)
+        return info
+
+    def save(self, image: Image, path: Path) -> None:
+        """Writes a generated picture as PNG with its mark."""
+        image.pixels.save(path, format="PNG", pnginfo=self.png_info())
+
+
+def describe(outputs: tuple[str, ...], image: ImageSampling, text: TextSampling) -> str:
+    """The settings that shaped these outputs, for a person."""
+    parts = []
+    if "image" in outputs:
+        parts.append(
+            f"{image.num_timesteps} timesteps, shift {image.timestep_shift:g}, text guidance {image.cfg_text_scale:g}, "
+            f"image guidance {image.cfg_img_scale:g}, {image.cfg_renorm_type} renorm"
+        )
+    if "text" in outputs:
+        chosen = "greedy" if text.temperature == 0 else f"temperature {text.temperature:g}, top-p {text.top_p:g}"
+        parts.append(f"{chosen} text of up to {text.max_new_tokens} tokens")
+    return "; ".join(parts)

@@ -1,0 +1,282 @@
+"""Checkpoint folders in the official layout: key names, loading, saving, and what can be wrong with one.
+
+Weights go straight from the memory-mapped file to the target device and dtype, tensor by tensor; the model is
+built on the meta device first, so that there is never a second full copy.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor
+
+from core.config import ModelConfig
+from core.data.tokenizer import Tokenizer
+from core.errors import CheckpointError
+from core.model.attention import backend
+from core.model.unified import UnifiedModel
+from core.model.vae import flux_key, flux_shape
+
+MODEL_FILES = ("ema_bf16.safetensors", "ema.safetensors", "model_bf16.safetensors", "model.safetensors")
+VAE_FILE = "ae.safetensors"
+HUB_FILES = ["*.json", "*.txt", "ema.safetensors", VAE_FILE]
+
+_EXPERT = {
+    "input_norm": "input_layernorm{}",
+    "post_norm": "post_attention_layernorm{}",
+    **{f"{n}_proj": f"self_attn.{n}_proj{{}}" for n in "qkvo"},
+    **{f"{n}_norm": f"self_attn.{n}_norm{{}}" for n in "qk"},
+    **{f"{n}_proj": f"mlp{{}}.{n}_proj" for n in ("gate", "up", "down")},
+}
+_VIT_BLOCK = {
+    "norm1": "layer_norm1",
+    "norm2": "layer_norm2",
+    **{f"{n}_proj": f"self_attn.{n}_proj" for n in ("q", "k", "v", "out")},
+    "fc1": "mlp.fc1",
+    "fc2": "mlp.fc2",
+}
+_OTHERS = (
+    (r"^language_model\.norm_gen\.", "language_model.model.norm_moe_gen."),
+    (r"^language_model\.(embed_tokens|norm)\.", r"language_model.model.\1."),
+    (r"^vit\.(patch_embedding|position_embedding)\.", r"vit_model.vision_model.embeddings.\1."),
+    (r"^vit\.post_norm\.", "vit_model.vision_model.post_layernorm."),
+    (r"^(latent|vit)_pos_embed$", r"\1_pos_embed.pos_embed"),
+    (r"^time_embedder\.fc1\.", "time_embedder.mlp.0."),
+    (r"^time_embedder\.fc2\.", "time_embedder.mlp.2."),
+)
+
+
+def official_key(name: str) -> str:
+    """Name in ``ema.safetensors`` of a parameter of ``UnifiedModel`` outside the autoencoder."""
+    if match := re.match(r"language_model\.layers\.(\d+)\.(und|gen)\.(\w+)\.(\w+)$", name):
+        layer, expert, part, kind = match.groups()
+        place = _EXPERT[part].format("_moe_gen" if expert == "gen" else "")
+        return f"language_model.model.layers.{layer}.{place}.{kind}"
+    if match := re.match(r"vit\.layers\.(\d+)\.(\w+)\.(\w+)$", name):
+        layer, part, kind = match.groups()
+        return f"vit_model.vision_model.encoder.layers.{layer}.{_VIT_BLOCK[part]}.{kind}"
+    for pattern, place in _OTHERS:
+        name = re.sub(pattern, place, name)
+    return name
+
+
+@dataclass(frozen=True)
+class Entry:
+    """One tensor on disk: its name and shape there, and the parameter that it belongs to."""
+
+    key: str
+    shape: tuple[int, ...]
+    parameter: str
+
+
+def expected_tensors(model: UnifiedModel) -> tuple[list[Entry], list[Entry]]:
+    """What the two weight files must hold: (model file, autoencoder file). Works on the meta device."""
+    main, vae = [], []
+    for name, tensor in model.state_dict().items():
+        if name.startswith("vae."):
+            inner = name.removeprefix("vae.")
+            vae.append(Entry(flux_key(inner, model.config.vae), flux_shape(inner, tensor.shape), name))
+        else:
+            main.append(Entry(official_key(name), tuple(tensor.shape), name))
+    return main, vae
+
+
+@dataclass(frozen=True)
+class Checkpoint:
+    """A loaded model with its tokenizer and where both came from."""
+
+    model: UnifiedModel
+    tokenizer: Tokenizer
+    folder: Path
+    weights: str
+    source: str
+
+    @property
+    def name(self) -> str:
+        """What outputs carry: the version that the folder states, else the hub id with its commit, else the folder."""
+        if self.model.config.version:
+            return self.model.config.version
+        from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
+        return f"{self.source}@{from_hub[:8]}" if from_hub else self.folder.name
+
+    def info(self) -> dict:
+        """What was loaded, for ``python -m core info``."""
+        tensors = list(self.model.state_dict().values())
+        return {
+            "model": self.name,
+            "folder": str(self.folder),
+            "weights": self.weights,
+            "tensors": len(tensors),
+            "parameters": sum(t.numel() for t in tensors),
+            "bytes": sum(t.numel() * t.element_size() for t in tensors),
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attention": backend(self.model.device, self.model.dtype),
+        }
+
+
+def pick_device() -> tuple[torch.device, torch.dtype]:
+    """CUDA where there is a GPU, in bfloat16 (float16 before Ampere), otherwise the CPU in float32."""
+    if torch.cuda.is_available():
+        modern = torch.cuda.get_device_capability() >= (8, 0)
+        return torch.device("cuda"), torch.bfloat16 if modern else torch.float16
+    return torch.device("cpu"), torch.float32
+
+
+def load(source: str | Path, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
+    """Loads a checkpoint folder, or downloads one from the hub by its id (``organisation/name``).
+
+    Args:
+        source: path of a folder in the official layout, or a hub id.
+        device, dtype: default to ``pick_device()``. The autoencoder takes the same dtype.
+
+    Raises:
+        CheckpointError: a missing file, a missing, extra or mis-shaped tensor, or too little memory.
+    """
+    folder = resolve(source)
+    config = ModelConfig.from_folder(folder)
+    tokenizer = Tokenizer.from_folder(folder)
+    if len(tokenizer) > config.llm.vocab_size:
+        raise CheckpointError(
+            f"The tokenizer has {len(tokenizer)} tokens, the model {config.llm.vocab_size}",
+            remedy="Take tokenizer and weights from the same folder",
+        )
+    default_device, default_dtype = pick_device()
+    device, dtype = device or default_device, dtype or default_dtype
+    with torch.device("meta"):
+        model = UnifiedModel(config)
+    weights = next((f for f in MODEL_FILES if (folder / f).is_file()), None)
+    if weights is None:
+        raise CheckpointError(
+            "The checkpoint folder lacks the model's weights", value=str(folder), remedy=f"Add one of {MODEL_FILES}"
+        )
+    need_memory(sum(p.numel() for p in model.state_dict().values()) * dtype.itemsize, device)
+    main, vae = expected_tensors(model)
+    state = _read(folder / weights, main, device, dtype) | _read(folder / VAE_FILE, vae, device, dtype)
+    model.load_state_dict(state, strict=True, assign=True)
+    model.requires_grad_(False).eval()
+    return Checkpoint(model, tokenizer, folder, weights, str(source))
+
+
+def resolve(source: str | Path) -> Path:
+    """The local folder of a checkpoint; a hub id is downloaded into the hub's cache."""
+    folder = Path(source).expanduser()
+    if folder.is_dir():
+        return folder.resolve()
+    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
+        raise CheckpointError("No such checkpoint folder", value=str(source), remedy="Give a folder or a hub id")
+    from httpx import HTTPError
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+
+    try:
+        return Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
+    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
+        raise CheckpointError(
+            f"Neither a folder nor to be had from the hub ({type(error).__name__})", value=str(source),
+            remedy="Check the name and the connection, or copy the folder here by hand",
+        ) from error  # fmt: skip
+
+
+def need_memory(bytes_needed: int, device: torch.device) -> None:
+    """Refuses a load that cannot fit, before the first tensor is read."""
+    free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
+    if bytes_needed > free:
+        raise CheckpointError(
+            f"The weights need {bytes_needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free",
+            remedy="Close other programs, use a larger machine, or load another model",
+        )
+
+
+def _read(path: Path, entries: list[Entry], device: torch.device, dtype: torch.dtype) -> dict[str, Tensor]:
+    """The tensors of one file by parameter name, on the device. All names and shapes are checked first."""
+    if not path.is_file():
+        remedy = f"Put it into {path.parent}"
+        raise CheckpointError("The checkpoint folder lacks a file", value=path.name, remedy=remedy)
+    try:
+        with safe_open(path, framework="pt", device=str(device)) as file:
+            on_disk = {key.removeprefix("module."): key for key in file.keys()}  # noqa: SIM118
+            _check(path, entries, {name: tuple(file.get_slice(key).get_shape()) for name, key in on_disk.items()})
+            parameters = {}
+            for entry in entries:
+                tensor = file.get_tensor(on_disk[entry.key]).to(dtype)
+                parameters[entry.parameter] = tensor[..., 0, 0] if _is_projection(entry) else tensor
+            return parameters
+    except SafetensorError as error:
+        raise CheckpointError(f"{path.name} is damaged ({error})", remedy="Copy the file again") from error
+    except torch.OutOfMemoryError as error:
+        raise CheckpointError(f"{device} ran out of memory", remedy="Close other programs on it") from error
+
+
+def _is_projection(entry: Entry) -> bool:
+    """A linear layer that FLUX stores as a 1x1 convolution."""
+    return entry.parameter.startswith("vae.") and ".attentions." in entry.parameter and len(entry.shape) == 4
+
+
+def _check(path: Path, entries: list[Entry], found: dict[str, tuple[int, ...]]) -> None:
+    expected = {entry.key: entry.shape for entry in entries}
+    remedy = "Check that the JSON files belong to these weights"
+    if missing := sorted(expected.keys() - found.keys()):
+        raise CheckpointError(f"{path.name} lacks {len(missing)} tensor(s), first", value=missing[0], remedy=remedy)
+    if extra := sorted(found.keys() - expected.keys()):
+        raise CheckpointError(f"{path.name} has {len(extra)} extra tensor(s), first", value=extra[0], remedy=remedy)
+    for key, shape in expected.items():
+        if found[key] != shape:
+            raise CheckpointError(f"{path.name}: {key} has shape {found[key]}, expected {shape}", remedy=remedy)
+
+
+def save(model: UnifiedModel, folder: Path, dtype: torch.dtype, like: Path) -> None:
+    """Writes a folder in the official layout; JSON and tokenizer files are copied from the folder ``like``."""
+    folder.mkdir(parents=True, exist_ok=True)
+    state = model.state_dict()
+    index = {}
+    for file, entries in zip(("ema.safetensors", VAE_FILE), expected_tensors(model), strict=True):
+        tensors = {e.key: state[e.parameter].to(dtype).cpu().reshape(e.shape).contiguous() for e in entries}
+        save_file(tensors, folder / f"{file}.part")
+        (folder / f"{file}.part").replace(folder / file)
+        index |= dict.fromkeys(tensors, file)
+    size = sum(t.numel() * dtype.itemsize for t in state.values())
+    (folder / "model.safetensors.index.json").write_text(
+        json.dumps({"metadata": {"total_size": size}, "weight_map": index}, indent=1) + "\n", encoding="utf-8"
+    )
+    if like.resolve() != folder.resolve():
+        for pattern in ("*.json", "*.txt"):
+            for file in like.glob(pattern):
+                if file.name != "model.safetensors.index.json":
+                    shutil.copy(file, folder / file.name)
+
+
+def write_config(config: ModelConfig, folder: Path) -> None:
+    """Writes the JSON files that ``ModelConfig.from_folder`` reads."""
+    folder.mkdir(parents=True, exist_ok=True)
+    resize = {n: dataclasses.asdict(getattr(config, f"{n}_resize")) for n in ("vae", "vit", "chat")}
+    files = {
+        "llm_config.json": {"model_type": "qwen2", **dataclasses.asdict(config.llm)},
+        "vit_config.json": {"model_type": "siglip_vision_model", **dataclasses.asdict(config.vit)},
+        "vae_config.json": dataclasses.asdict(config.vae),
+        "config.json": {
+            "architectures": ["BagelForConditionalGeneration"],
+            "model_type": "bagel",
+            "latent_patch_size": config.latent_patch_size,
+            "max_latent_size": config.max_latent_size,
+            "timestep_shift": config.timestep_shift,
+            "vit_max_num_patch_per_side": config.vit_table_side,
+            "version": config.version,
+            "untrained_tasks": list(config.untrained_tasks),
+        },
+        "preprocessor_config.json": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resize": resize},
+        "generation_config.json": {
+            "sampling": {"image": dataclasses.asdict(config.image), "text": dataclasses.asdict(config.text)}
+        },
+    }
+    for name, content in files.items():
+        (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,56 @@
+"""The training objective of a packed sequence: cross entropy on texts, squared error on velocities (section 11.6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from core.data.packing import Pack
+from core.model.attention import PackedAttention
+from core.model.flow import noised, shifted
+from core.model.unified import UnifiedModel
+
+
+@dataclass
+class Losses:
+    """Unreduced losses: ``ce`` [labels], ``mse`` [latent tokens with a loss, 64], and the final hidden states."""
+
+    ce: Tensor
+    mse: Tensor
+    und_hidden: Tensor
+    gen_hidden: Tensor
+
+    def total(self, ce_weight: float = 1.0, mse_weight: float = 1.0) -> Tensor:
+        """Each sum divided by the number of its tokens; a pack without one kind counts zero for it."""
+        ce = self.ce.sum() / max(1, len(self.ce))
+        mse = self.mse.mean(-1).sum() / max(1, len(self.mse)) if len(self.mse) else self.ce.new_zeros(())
+        return ce_weight * ce + mse_weight * mse
+
+
+def packed_losses(model: UnifiedModel, pack: Pack, noise: Tensor, shift: float) -> Losses:
+    """Runs a pack through the model.
+
+    Args:
+        noise: standard normal [n, 64], a row for every latent token, clean ones included.
+        shift: of the training times towards noise.
+    """
+    layout = pack.layout
+    und = model.embed_text(pack.text_ids)
+    if len(pack.vit_index):
+        seen = model.embed_vit(pack.vit_patches, pack.vit_position_ids, pack.vit_lengths)
+        order = torch.argsort(torch.cat([pack.text_index, pack.vit_index]))
+        und = torch.cat([und, seen]).index_select(0, order)
+    gen = und.new_zeros(0, und.shape[1])
+    if len(pack.latents):
+        t = shifted(torch.sigmoid(pack.raw_times), shift)
+        gen = model.embed_latent(noised(pack.latents, noise, t), pack.latent_position_ids, t)
+    und, gen = model.language_model(und, gen, layout, PackedAttention(layout, und.dtype))
+    rows = torch.searchsorted(layout.und, pack.ce_index)
+    ce = F.cross_entropy(model.logits(und[rows]), pack.labels, reduction="none")
+    rows = torch.searchsorted(layout.gen, pack.mse_index)
+    target = (noise - pack.latents)[rows] if len(rows) else gen.new_zeros(0, model.config.latent_dim)
+    mse = (model.velocity(gen[rows]) - target).square()
+    return Losses(ce, mse, und, gen)
