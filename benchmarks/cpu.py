@@ -49,7 +49,7 @@ def naive_step(model: UnifiedModel):
             results += step([replace(piece, cache=fresh)], soi, eoi)
             if not isinstance(piece, LatentPiece) or piece.clean:
                 if isinstance(piece, TextPiece) and past and isinstance(past[-1], TextPiece):
-                    piece = replace(past[-1], ids=[*past[-1].ids, *piece.ids])  # read again in one go
+                    piece = replace(piece, ids=[*past[-1].ids, *piece.ids])  # read again in one go
                     past = past[:-1]
                 piece.cache.past = (*past, piece)  # a fork takes it along
         return results
@@ -84,7 +84,7 @@ def _run(variant: str, task: str, model: str) -> dict:
     return json.loads(result.stdout.splitlines()[-1])
 
 
-def _close(a: str, b: str) -> bool:
+def close(a: str, b: str) -> bool:
     """The same text, or thumbnails that differ by at most two levels."""
     if len(a) != len(b) or len(a) < 200:
         return a == b
@@ -107,7 +107,7 @@ def main() -> None:
         for _ in range(options.runs):
             for variant, runs in rows.items():
                 runs.append(_run(variant, task, options.model))
-        same = _close(rows["ours"][0]["output"], rows["naive"][0]["output"])
+        same = close(rows["ours"][0]["output"], rows["naive"][0]["output"])
         row = {"same_output": same}
         for variant, runs in rows.items():
             row[variant] = {k: round(statistics.median(r[k] for r in runs), 3) for k in ("cpu_s", "wall_s", "peak_mib")}

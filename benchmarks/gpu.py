@@ -1,8 +1,9 @@
 """The full-size model with random weights on a GPU: ``python -m benchmarks.gpu`` (under nine minutes).
 
 Nothing is loaded: the 14.6 billion parameters are made on the device. Times are medians by CUDA events; kernels
-and synchronisations are counted by the profiler in one pass of each. ``--small`` runs the same steps on a small
-model and any device, to see that the benchmark itself works.
+and synchronisations are counted by the profiler in one pass of each. The results are written after every row, so that
+a run that is cut short leaves what it measured. ``--small`` runs the same steps on a small model and any device, to
+see that the benchmark itself works.
 """
 
 from __future__ import annotations
@@ -55,8 +56,8 @@ def random_model(config: ModelConfig, device: torch.device, dtype: torch.dtype) 
 class Bench:
     """Times, memory and launches of steps on one device."""
 
-    def __init__(self, device: torch.device) -> None:
-        self.device, self.rows = device, {}
+    def __init__(self, device: torch.device, record: Callable[[dict], None]) -> None:
+        self.device, self.record, self.rows = device, record, {}
         self.cuda = device.type == "cuda"
 
     def _seconds(self, run: Callable[[], object]) -> float:
@@ -83,6 +84,7 @@ class Bench:
             row |= self._launches(run)
         self.rows[name] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
         print(name, self.rows[name], flush=True)
+        self.record(self.rows)
 
     def _launches(self, run: Callable[[], object]) -> dict[str, int]:
         from torch.profiler import ProfilerActivity, profile
@@ -176,28 +178,29 @@ def main() -> int:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     config = SMALL if options.small else ModelConfig()
-    bench = Bench(device)
     deviation = precision(config, device)
     print("bf16 against fp32, relative L2:", deviation, flush=True)
     start = time.perf_counter()
     model = random_model(config, device, dtype)
-    built = time.perf_counter() - start
-    steps(model, bench, options.small)
     result = {
         "date": date.today().isoformat(),
-        "command": "python -m benchmarks.gpu" + (" --small" if options.small else ""),
+        "command": "python -m benchmarks.gpu",
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "cpu",
         "torch": torch.__version__,
         "attention": backend(device, dtype),
         "parameters": sum(t.numel() for t in model.state_dict().values()),
-        "build_s": round(built, 2),
+        "build_s": round(time.perf_counter() - start, 2),
         "bf16_relative_l2": deviation,
-        "steps": bench.rows,
     }
+    path = RESULTS / f"{result['date']}_gpu.json"
+
+    def record(rows: dict) -> None:
+        if not options.small:
+            RESULTS.mkdir(exist_ok=True)
+            path.write_text(json.dumps({**result, "steps": rows}, indent=1) + "\n", encoding="utf-8")
+
+    steps(model, Bench(device, record), options.small)
     if not options.small:
-        RESULTS.mkdir(exist_ok=True)
-        path = RESULTS / f"{result['date']}_gpu.json"
-        path.write_text(json.dumps(result, indent=1) + "\n", encoding="utf-8")
         print(f"written {path}")
     return 0
 

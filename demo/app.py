@@ -25,7 +25,8 @@ ANY_TEXT_LENGTH = 1_000_000  # the box would turn a longer pasted text into a fi
 TITLE = """<h1>UniMed Studio</h1><p>One model that reads and draws medical images</p>"""
 NOTICE = """<p><strong>For research, not for diagnosis.</strong> Outputs are AI-generated and may be wrong. Do not
 upload patient-identifiable data: DICOM headers are dropped on arrival, text burned into the pixels is not. Uploads are
-deleted once read; nothing is stored, and nothing leaves the machine that runs this page.</p>"""
+deleted once read. Pictures without their headers lie in a temporary folder until you close the page; nothing leaves the
+machine that runs it.</p>"""
 EMPTY = """<p style="text-align: center">Attach a scan and ask about it, or say what to draw.<br>
 Later messages can refer to earlier images.</p>"""
 

@@ -289,7 +289,8 @@ def _draw_grey(
         notes.append("Drawn inverted: the lowest value is white")
     padding = padding_range(header)
     if padding is not None:
-        notes.append(f"Padding {padding[0]:.10g} to {padding[1]:.10g} drawn black")
+        values = " to ".join(f"{value:.10g}" for value in dict.fromkeys(padding))
+        notes.append(f"Padding of {values} drawn black")
     return render(stored_HW, modality, voi, padding=padding, invert=invert), notes
 
 
