@@ -1,8 +1,9 @@
 """Which tensors of a checkpoint the vectors do not notice: ``python -m tests.parity.sensitivity FOLDER``.
 
-Each tensor in turn is made 1% larger in memory and the groups are replayed until one fails. What remains are the
-key biases of the vision encoder and of the autoencoder: they add the same number to all scores of a query, and
-the softmax cancels it, so that no output of the model depends on them.
+Each tensor in turn is made 1% larger in memory and the groups are replayed until one fails. Some tensors can never be
+noticed, because what follows cancels the change, whatever implements it: the key biases of the vision encoder and of
+the autoencoder add the same number to all scores of a query, which the softmax takes out again; and where every group
+of a group norm is one channel, as in the tiny autoencoder, a convolution before it may be scaled or shifted freely.
 """
 
 from __future__ import annotations
