@@ -17,6 +17,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import date
 from pathlib import Path
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor, nn
@@ -24,9 +25,11 @@ from torch import Tensor, nn
 from core.config import ImageSampling, LLMConfig, ModelConfig, VAEConfig, ViTConfig
 from core.data.packing import Block, Layout
 from core.data.transforms import position_ids
+from core.inference.generator import Generator, Program
+from core.inference.session import Contexts
 from core.model.attention import backend
 from core.model.cache import KVCache
-from core.model.flow import guided
+from core.model.checkpoint import Checkpoint
 from core.model.transformer import MixtureOfTransformers
 from core.model.unified import CachedAttention, LatentPiece, TextPiece, UnifiedModel, ViTPiece
 
@@ -72,8 +75,8 @@ class Bench:
         torch.cuda.synchronize()
         return start.elapsed_time(end) / 1000
 
-    def measure(self, name: str, run: Callable[[], object], repeats: int = 5, **about) -> None:
-        """A warm-up, ``repeats`` timed runs, then one under the profiler."""
+    def measure(self, name: str, run: Callable[[], object], repeats: int = 5, counted: bool = True, **about) -> None:
+        """A warm-up, ``repeats`` timed runs, then one under the profiler if launches are ``counted``."""
         run()
         if self.cuda:
             torch.cuda.reset_peak_memory_stats()
@@ -81,7 +84,7 @@ class Bench:
         row = {"median_s": statistics.median(seconds), "min_s": min(seconds), "max_s": max(seconds), **about}
         if self.cuda:
             row["peak_gib"] = torch.cuda.max_memory_allocated() / 2**30
-            row |= self._launches(run)
+            row |= self._launches(run) if counted else {}
         self.rows[name] = {k: round(v, 5) if isinstance(v, float) else v for k, v in row.items()}
         print(name, self.rows[name], flush=True)
         self.record(self.rows)
@@ -125,19 +128,28 @@ def precision(config: ModelConfig, device: torch.device, layers: int = 3) -> dic
     return {k: round(float((b.float() - a).norm() / a.norm()), 5) for k, a, b in pairs}
 
 
-def drawing(model: UnifiedModel, side: int) -> Callable[[], Tensor]:
-    """One guided denoising step of a square image: three branches, packed."""
-    config = model.config
-    tokens = side // config.latent_stride
-    grid = position_ids(tokens, tokens, config.max_latent_size)
-    contexts = [model.new_cache() for _ in range(3)]
-    for kv, length in zip(contexts, (1600, 1500, 100), strict=True):
-        model.step([TextPiece(kv, [5] * length)], SOI, EOI)
-    x = torch.randn(tokens**2, config.latent_dim, device=model.device)
+def drawing(model: UnifiedModel, side: int, num_timesteps: int) -> Callable[[], Tensor]:
+    """A guided drawing of a square image as an edit makes it: three branches, packed. Returns latent tokens."""
+    markers = SimpleNamespace(soi=SOI, eoi=EOI)
+    generator = Generator(Checkpoint(model, markers, Path(), weights="", source="random"))
+    contexts = Contexts(model, sees_latents=True)
+    contexts.split_image_free()
+    model.step([TextPiece(contexts.full, [5] * 1500)], SOI, EOI)  # as long as an image of the input
+    contexts.after_image()
+    model.step(contexts.add_text([5] * 100), SOI, EOI)
+    settings = ImageSampling(
+        num_timesteps, cfg_text_scale=4.0, cfg_img_scale=2.0, cfg_interval=(0.0, 1.0), cfg_renorm_type="text_channel"
+    )
+    noise = generator.noise((side, side), torch.Generator().manual_seed(0))
+    tokens: list[Tensor] = []
+
+    def program() -> Program:
+        tokens.append((yield from generator.draw(contexts, (side, side), settings, noise)))
 
     def run() -> Tensor:
-        v = model.step([LatentPiece(kv, x, grid, 0.7) for kv in contexts], SOI, EOI)
-        return guided(*v, (4.0, 2.0), ImageSampling())
+        for _ in generator.drive([program()]):
+            pass
+        return tokens.pop()
 
     return run
 
@@ -160,7 +172,10 @@ def steps(model: UnifiedModel, bench: Bench, small: bool) -> None:
     name = f"prefill an image of {14 * side}x{14 * side}"
     bench.measure(name, lambda: model.step([ViTPiece(model.new_cache(), patches, grid)], SOI, EOI))
     for size in (64,) if small else (512, 1024):
-        bench.measure(f"one guided step at {size}x{size}", drawing(model, size), repeats=3, branches=3)
+        bench.measure(f"one guided step at {size}x{size}", drawing(model, size, 2), repeats=3, branches=3)
+        count = 4 if small else 50
+        name = f"{count - 1} guided steps at {size}x{size}"
+        bench.measure(name, drawing(model, size, count), repeats=1, counted=False, branches=3)
         pixels = torch.zeros(1, 3, size, size, device=model.device, dtype=model.dtype)
         with torch.inference_mode():
             z = model.vae.encode(pixels)

@@ -26,7 +26,10 @@ from core.training.pictures import load_pictures, simulated_oct
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """``seconds`` ends the run early and shortens the learning-rate schedule accordingly."""
+    """``seconds`` ends the run early and shortens the learning-rate schedule accordingly.
+
+    ``bf16`` runs the convolutions in bfloat16; weights, losses and the optimizer stay in float32.
+    """
 
     kind: str
     data: str
@@ -34,7 +37,7 @@ class AutoencoderRecipe:
     steps: int
     seconds: float
     ch: int = 16
-    ch_mult: tuple[int, ...] = (1, 2, 4, 4)
+    ch_mult: tuple[int, ...] = (1, 2, 4, 8)
     num_res_blocks: int = 1
     z_channels: int = 16
     norm_num_groups: int = 8
@@ -44,6 +47,7 @@ class AutoencoderRecipe:
     kl_weight: float = 1e-6
     gradient_weight: float = 1.0
     simulated_oct: int = 400
+    bf16: bool = False
     seed: int = 0
 
 
@@ -58,11 +62,13 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
         ch=recipe.ch, ch_mult=recipe.ch_mult, num_res_blocks=recipe.num_res_blocks, z_channels=recipe.z_channels,
         norm_num_groups=recipe.norm_num_groups,
     )  # fmt: skip
-    model = Autoencoder(config).to(memory_format=torch.channels_last).train()
+    model = Autoencoder(config).train()
     with torch.no_grad():  # start almost without posterior noise: at unit noise the decoder learns to ignore the latent
         model.kl.encoder.conv_out.weight[recipe.z_channels :] = 0
         model.kl.encoder.conv_out.bias[recipe.z_channels :] = -6
-    optimizer = torch.optim.AdamW(model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0)
+    optimizer = torch.optim.AdamW(
+        model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0, fused=True
+    )
     print(f"{len(pictures)} pictures, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     start = time.monotonic()
     for step in range(recipe.steps):
@@ -73,9 +79,10 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
         optimizer.param_groups[0]["lr"] = rate
         chosen = rng.choice(len(pictures), recipe.batch, p=weights)
         pixels = torch.stack([_crop(pictures[i].image, recipe.size, rng) for i in chosen])
-        mean, logvar = model.moments(pixels.contiguous(memory_format=torch.channels_last))
-        logvar = logvar.clamp(-12, 6)
-        drawn = model.decode(model.scale(mean + torch.exp(logvar / 2) * torch.randn_like(logvar)))
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            mean, logvar = (m.float() for m in model.moments(pixels))
+            logvar = logvar.clamp(-12, 6)
+            drawn = model.decode(model.scale(mean + torch.exp(logvar / 2) * torch.randn_like(logvar))).float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum() / recipe.batch
         reconstruction = (drawn - pixels).abs().mean()
         loss = reconstruction + recipe.gradient_weight * _gradient_loss(drawn, pixels) + recipe.kl_weight * kl

@@ -126,7 +126,7 @@ def test_a_visitor_asks_about_a_scan_and_has_it_redrawn(visitor: Page, demo: Dem
     ask(visitor, "Say what you see, then segment the bone.")
     expect(chat.get_by_alt_text("AI-generated image, task chat")).to_be_visible()
     expect(chat.get_by_text("AI-generated image", exact=True)).to_be_visible()
-    expect(chat.get_by_text("Model tiny (ema.safetensors) · chat · seed")).to_have_count(2)
+    expect(chat.get_by_text("Model tiny · chat · seed")).to_have_count(2)
     visitor.screenshot(path=tmp_path / "chat.png", full_page=True)
     ask(visitor, "x" * 2001)
     expect(chat.get_by_role("alert")).to_contain_text("2001 characters")
