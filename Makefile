@@ -7,6 +7,8 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # Options for pytest, as in `make test PYTEST="-k dicom -x"`.
 PYTEST ?=
+# Options for app.py, as in `make run APP="--port 8000"`.
+APP ?=
 
 .PHONY: help setup run test lint clean
 .DEFAULT_GOAL := help
@@ -17,7 +19,7 @@ help:  ## what can be made
 setup: $(VENV)/.installed  ## install into .venv: once, and again when the requirements change
 
 run: setup  ## start the demo, and the studio where there is one
-	@$(PY) app.py --studio
+	@$(PY) app.py --studio $(APP)
 
 test: lint  ## check the style, then run all tests
 	@$(PY) -m pytest $(PYTEST)

@@ -11,13 +11,15 @@ import signal
 import socket
 import sys
 import tempfile
-import threading
+import time
 from pathlib import Path
 
 from core.config import default_model
 from core.errors import SettingsError, UniMedError
 
 LARGEST_UPLOAD = "512mb"
+UPLOAD_SECONDS = 1800
+"""After this time an upload is deleted even if nobody has read it; a request may wait that long for the model."""
 
 
 def default_host() -> str:
@@ -38,11 +40,14 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     """Loads the model and serves the demo until the process is told to end. Uploads pass through ``folder``."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads both when it is imported
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
+    for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up, and no proxy can tell
+        os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", options.host]))
     from core.inference.generator import Generator
     from core.model.checkpoint import load
 
     generator = Generator(load(options.model))
     from demo.app import STYLE, build, theme
+    from demo.handlers import delete_old_uploads
 
     demo = build(generator, folder)
     _, url, _ = demo.launch(
@@ -54,12 +59,15 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         footer_links=["api", "settings"],
         prevent_thread_lock=True,
         share=False,
+        run_history=False,
         ssr_mode=False,
         quiet=True,
     )
     print(f"UniMed Studio runs at {url} (Ctrl+C ends it)", flush=True)
     try:
-        threading.Event().wait()
+        while True:
+            time.sleep(60)
+            delete_old_uploads(demo.upload_file_set, UPLOAD_SECONDS)
     finally:
         demo.close(verbose=False)
 

@@ -37,6 +37,9 @@ def _parser() -> argparse.ArgumentParser:
     run.add_argument("--task", required=True, help=", ".join(TASKS))
     run.add_argument("--image", help="DICOM, NIfTI, PNG, JPEG or TIFF file, for tasks that take one")
     run.add_argument("--frame", type=int, help="frame or slice of the file, counted from 0")
+    run.add_argument(
+        "--window", nargs=2, type=float, metavar=("CENTER", "WIDTH"), help="of grey values, in place of the file's own"
+    )
     run.add_argument("--prompt", default="", help="question, caption or whatever the task asks for")
     run.add_argument("--seed", type=int, default=0, help="same seed, same output (default: 0)")
     run.add_argument("--steps", type=int, help="number of timesteps of an image (default: the model's)")
@@ -70,7 +73,8 @@ def _run(options: argparse.Namespace) -> None:
     task = get_task(options.task)
     if task.images and not options.image:
         raise PromptError(f"{task.title} takes an image", remedy="Give one with --image FILE")
-    images = [open_image(options.image, frame=options.frame)] if options.image else []
+    window = tuple(options.window) if options.window else None
+    images = [open_image(options.image, frame=options.frame, window=window)] if options.image else []
     task.build(images, options.prompt)  # a wrong request is refused before the model is loaded
     _make_folder(options.out, needed="image" in task.outputs)
     generator = Generator(load(options.model))

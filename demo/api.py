@@ -2,72 +2,79 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+import inspect
+from collections.abc import Callable, Iterator
 
 import gradio as gr
 
 from core.errors import UniMedError
-from demo.handlers import EDITS, MODEL, Handlers
-from demo.render import Reply
+from core.tasks import TASKS, Task
+from demo.handlers import MODEL, Handlers
 from demo.visit import RANDOM_SEED
+
+_ARGUMENTS = {
+    "image": "file (DICOM, NIfTI, PNG, JPEG, TIFF, WebP or BMP); deleted once it is read.",
+    "prompt": "text of up to 2000 characters: {label}, for example {example!r}.",
+    "seed": "integer; -1 draws one, which stands in the record.",
+}
+_OUTPUTS = {
+    "text": "the answer; while it is being written, what there is of it.",
+    "image": "a PNG file with the record in its metadata; None until it is done.",
+}
 
 
 def api(handlers: Handlers) -> None:
-    """Three endpoints for programs. They use the model in the same queue as the pages."""
+    """An endpoint for each task, under the task's name. They use the model in the same queue as the pages."""
+    with gr.Row(visible=False):
+        fields = {
+            "image": gr.File(label="Image"),
+            "prompt": gr.Textbox(label="Prompt"),
+            "seed": gr.Number(RANDOM_SEED, precision=0, label="Seed"),
+        }
+        results = {"text": gr.Textbox(label="Text"), "image": gr.Image(label="Image", format="png")}
+        record, button = gr.JSON(label="Record"), gr.Button()
+    for task in TASKS.values():
+        button.click(
+            endpoint(handlers, task),
+            [fields[name] for name in arguments(task)],
+            [*(results[kind] for kind in task.outputs), record],
+            api_name=task.name,
+            concurrency_id=MODEL,
+            concurrency_limit=1,
+        )
 
-    def replies(task: str, images: list[str | None], prompt: str, seed: int) -> Iterator[Reply]:
+
+def arguments(task: Task) -> list[str]:
+    """What a task's endpoint takes, in order."""
+    return [*["image"] * task.images, *["prompt"] * bool(task.prompt_label), "seed"]
+
+
+def endpoint(handlers: Handlers, task: Task) -> Callable[..., Iterator[tuple]]:
+    """The function behind a task's endpoint, with the task's own arguments and documentation."""
+    names = arguments(task)
+
+    def run(*values) -> Iterator[tuple]:
+        given = dict(zip(names, values, strict=True))
+        images = [str(given["image"])] if given.get("image") else []
         try:
-            yield from handlers.request(task, [str(path) for path in images if path], prompt, seed)
+            for reply, record in handlers.request(task, images, given.get("prompt", ""), given["seed"]):
+                results = {"text": reply.text, "image": reply.picture.path if reply.picture else None}
+                yield (*(results[kind] for kind in task.outputs), record)
         except UniMedError as error:
             raise gr.Error(str(error), print_exception=False) from error
 
-    def vqa(image: str, question: str, seed: int) -> Iterator[str]:
-        """Answers a question about an image. The answer is AI-generated and not for diagnosis.
-
-        Args:
-            image: file (DICOM, NIfTI, PNG, JPEG, TIFF, WebP or BMP); deleted once it is read.
-            question: text of up to 2000 characters.
-            seed: integer; -1 draws one.
-
-        Returns:
-            the answer as text; while it is being written, what there is of it.
-        """
-        for reply in replies("vqa", [image], question, seed):
-            yield reply.text
-
-    def text_to_image(caption: str, seed: int) -> Iterator[str | None]:
-        """Draws what a caption describes. The image is AI-generated and not for diagnosis.
-
-        Args:
-            caption: text of up to 2000 characters, for example "A chest X-ray.".
-            seed: integer; -1 draws one, which stands in the image's metadata.
-
-        Returns:
-            a PNG file with model, task, seed and settings in its metadata; None until it is done.
-        """
-        for reply in replies("text_to_image", [], caption, seed):
-            yield reply.picture.path if reply.picture else None
-
-    def edit(image: str, task: str, prompt: str, seed: int) -> Iterator[str | None]:
-        """Redraws an image. The result is AI-generated and not for diagnosis.
-
-        Args:
-            image: file (DICOM, NIfTI, PNG, JPEG, TIFF, WebP or BMP); deleted once it is read.
-            task: segmentation, super_resolution, virtual_staining, cross_modal or counterfactual.
-            prompt: the structure, stain, target or state; empty where the task needs none.
-            seed: integer; -1 draws one, which stands in the image's metadata.
-
-        Returns:
-            a PNG file with model, task, seed and settings in its metadata; None until it is done.
-        """
-        for reply in replies(task, [image], prompt, seed):
-            yield reply.picture.path if reply.picture else None
-
-    with gr.Row(visible=False):
-        file, prompt, button = gr.File(label="Image"), gr.Textbox(label="Text"), gr.Button()
-        task = gr.Dropdown([t.name for t in EDITS], label="Task")
-        seed = gr.Number(RANDOM_SEED, precision=0, label="Seed")
-        text, picture = gr.Textbox(label="Answer"), gr.Image(label="Image", format="png")
-    named = ((vqa, [file, prompt, seed], text), (text_to_image, [prompt, seed], picture))
-    for endpoint, inputs, output in (*named, (edit, [file, task, prompt, seed], picture)):
-        button.click(endpoint, inputs, output, api_name=endpoint.__name__, concurrency_id=MODEL, concurrency_limit=1)
+    words = {"label": task.prompt_label.lower(), "example": task.examples[0] if task.examples else ""}
+    run.__name__ = task.name
+    run.__doc__ = "\n".join([
+        f"{task.description} What comes back is AI-generated and not for diagnosis.",
+        "",
+        "Args:",
+        *(f"    {name}: {_ARGUMENTS[name].format(**words)}" for name in names),
+        "",
+        "Returns:",
+        *(f"    {_OUTPUTS[kind]}" for kind in task.outputs),
+        "    the record of model, task, seed, settings and notice; None until everything is done.",
+    ])  # fmt: skip
+    positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
+    run.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])
+    return run

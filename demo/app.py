@@ -154,6 +154,7 @@ def chat_page(handlers: Handlers, examples: list[Example]) -> None:
         latex_delimiters=[],
         feedback_options=None,
     )
+    chat.keep_in_cache.update(example["icon"]["path"] for example in chat.examples)  # as long as the server runs
     status = gr.HTML(elem_classes="status-line")
     box = gr.MultimodalTextbox(
         file_count="multiple",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Generator as Coroutine
@@ -44,6 +45,15 @@ def checked_prompt(text: str | None) -> str:
     return text
 
 
+def delete_old_uploads(paths: set[str], seconds: float) -> None:
+    """Deletes uploads that nobody came to read, because a page was closed or a request was taken back in the queue."""
+    for path in map(Path, list(paths)):
+        with contextlib.suppress(OSError):
+            if time.time() - path.stat().st_ctime >= seconds:
+                path.unlink()
+                path.parent.rmdir()
+
+
 class Handlers:
     """Everything the pages and the API can ask for.
 
@@ -72,8 +82,8 @@ class Handlers:
         with self._visits_lock:
             visit = self._visits.pop(key, None)
         if visit is not None:
-            if visit.job is not None:
-                visit.job.stop.set()
+            if (job := visit.job) is not None:
+                job.stop.set()
             shutil.rmtree(visit.folder, ignore_errors=True)
 
     # Uploads
@@ -190,7 +200,8 @@ class Handlers:
                 raise PromptError(
                     "Your last request still has the model", remedy="Wait for it, or stop it where it runs"
                 )
-            visit.job = Job(page, turn, Provenance.of(self.generator.checkpoint, task, turn))
+            about = Provenance.of(self.generator.checkpoint, task, turn)
+            visit.job = Job(page, turn, about, len(turn.session.history))
 
     def _turn(
         self, session: Session, inputs: Sequence, outputs: tuple[str, ...], controls: Controls, *, reads_directly: bool
@@ -238,7 +249,8 @@ class Handlers:
             for event in self._events(job.turn, job.stop):
                 reply.add(event)
                 yield self._view(visit, job, reply)
-        except (UniMedError, RuntimeError, MemoryError, OSError) as error:
+        except Exception as error:  # whatever it was, the page must come back to life
+            job.turn.session.rewind(job.before)
             return self._failed(visit, job, error)
         return self._last_view(visit, job, reply, time.monotonic() - started)
 
@@ -274,6 +286,7 @@ class Handlers:
     def _failed(self, visit: Visit, job: Job, error: Exception) -> View:
         if not isinstance(error, UniMedError):
             name = type(error).__name__
+            print(f"The model failed with {name}", file=sys.stderr, flush=True)  # its text could quote a prompt
             error = UniMedError("The model failed", value=name, remedy="Try a smaller image or a new conversation")
         return self._returned(visit, job, render.problem(str(error)))
 
@@ -290,7 +303,7 @@ class Handlers:
         with visit.lock:
             job = visit.job
             if job is None:
-                return View()
+                return View(busy=False)
             if job.running:
                 job.stop.set()
                 return View()
@@ -300,7 +313,7 @@ class Handlers:
     def new_conversation(self, key: str) -> View:
         """Forgets the conversation and its images; a running answer is stopped."""
         visit = self.visit(key)
-        if visit.job is not None and visit.job.page == "chat":
+        if (job := visit.job) is not None and job.page == "chat":
             self.stop(key)
         visit.session, visit.messages = self.generator.session(), []
         visit.attached, visit.read, visit.shown = {}, {}, []
@@ -308,16 +321,20 @@ class Handlers:
 
     # API: one request without a visit
 
-    def request(self, task: str, images: list[str], prompt: str, seed: int) -> Iterator[Reply]:
+    def request(self, task: Task, images: list[str], prompt: str, seed: int) -> Iterator[tuple[Reply, dict | None]]:
         """A task on uploaded files; yields the reply after every event, so that a client can leave at any time.
 
+        The record of where the reply comes from is given with the last one.
+
         Raises:
-            UniMedError: a bad file, prompt, task or seed.
+            UniMedError: a bad file, prompt or seed.
         """
         read = [self.read_upload(path) for path in images]
-        turn = self._task_turn(get_task(task), read, prompt, Controls(seed=seed))
+        turn = self._task_turn(task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
-        reply = Reply(Provenance.of(self.generator.checkpoint, task, turn), self.folder)
+        reply = Reply(Provenance.of(self.generator.checkpoint, task.name, turn), self.folder)
+        started = time.monotonic()
         for event in self._events(turn, Flag()):
             reply.add(event)
-            yield reply
+            yield reply, None
+        yield reply, reply.provenance.record(time.monotonic() - started)

@@ -80,6 +80,8 @@ class Job:
     page: str
     turn: Turn
     provenance: Provenance
+    before: int
+    """Segments in the conversation before it, to which a failure takes it back."""
     box: dict | None = None
     stop: Flag = field(default_factory=Flag)
     running: bool = False

@@ -75,6 +75,8 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
         for parameter in model.parameters():
             if parameter.ndim > 1:
                 nn.init.normal_(parameter, std=parameter[0].numel() ** -0.5, generator=random)
+            else:
+                nn.init.normal_(parameter, mean=1.0, std=0.1, generator=random)
     checkpoint.save(model, folder, torch.float32, like=folder)
     return folder
 

@@ -177,7 +177,7 @@ def strip(header: Dataset) -> tuple[Dataset, tuple[str, ...]]:
 def modality(header: Dataset) -> str | None:
     """Modality as a defined term of the standard, or None: free text in that field could name a person."""
     code = header.get("Modality")
-    return code if code in MODALITIES else None
+    return str(code) if isinstance(code, str) and code in MODALITIES else None
 
 
 def burned_in_note(header: Dataset) -> str | None:
@@ -185,7 +185,8 @@ def burned_in_note(header: Dataset) -> str | None:
     stated = str(header.get("BurnedInAnnotation") or "").strip().upper()
     if stated == "YES":
         return "Burned-in annotation may identify the patient; crop it before sharing"
-    often = header.get("SOPClassUID") in _OFTEN_BURNED_IN or header.get("Modality") == "US"
+    kind = header.get("SOPClassUID")
+    often = (isinstance(kind, str) and kind in _OFTEN_BURNED_IN) or header.get("Modality") == "US"
     if stated != "NO" and often:
         return "The file does not say whether text is burned into the picture; look for names before sharing"
     return None

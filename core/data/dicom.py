@@ -17,6 +17,7 @@ from pydicom import dcmread
 from pydicom.dataset import Dataset
 from pydicom.encaps import get_frame
 from pydicom.errors import InvalidDicomError
+from pydicom.filereader import _read_file_meta_info, read_preamble
 from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
@@ -140,13 +141,13 @@ def _read_dataset(file: BinaryIO, *, header_only: bool) -> Dataset:
 
 def _check_deflated(file: BinaryIO) -> None:
     """Refuse a deflated dataset that would unpack beyond ``MAX_INFLATED_BYTES``."""
-    head = file.read(1024)
-    if head[128:132] != b"DICM" or str(DeflatedExplicitVRLittleEndian).encode() not in head:
+    try:
+        read_preamble(file, force=True)
+        syntax = _read_file_meta_info(file).get("TransferSyntaxUID")  # the data start where this has stopped
+    except _READ_ERRORS:
+        raise ImageError("The DICOM file is damaged and cannot be read", remedy=_REPAIR) from None
+    if syntax != DeflatedExplicitVRLittleEndian:
         return
-    tag_and_type, meta_length = struct.unpack_from("<8sL", head, 132)
-    if tag_and_type != b"\x02\x00\x00\x00UL\x04\x00":
-        raise ImageError("The deflated DICOM file does not say where its data start", remedy=_REPAIR)
-    file.seek(144 + meta_length)
     unpacker, size = zlib.decompressobj(-zlib.MAX_WBITS), 0
     try:
         while not unpacker.eof and (chunk := unpacker.unconsumed_tail or file.read(1 << 16)):
@@ -300,6 +301,9 @@ def _apply_palette(header: Dataset, stored_HW: np.ndarray) -> tuple[np.ndarray, 
     if len(descriptor) != 3:
         raise ImageError("The colour palette is missing", remedy=_REPAIR)
     length = (descriptor[0] & 0xFFFF) or 2**16
+    # For both of these pydicom gives wrong colours without a word.
+    if (descriptor[2] == 8 and length > 256) or not header.original_encoding[1]:
+        raise ImageError("This kind of colour palette is not supported", remedy="Export the picture as RGB")
     # pydicom indexes with the entries' own type, which wraps around for values beyond the palette.
     index = np.clip(stored_HW.astype(np.int64), descriptor[1], descriptor[1] + length - 1)
     try:

@@ -71,7 +71,8 @@ def modality_transform(header: Dataset, frame: int) -> tuple[Modality, list[str]
     """
     tables = header.get("ModalityLUTSequence")
     if tables:
-        return lookup_table(tables[0], header, "Modality LUT"), ["Modality LUT of the file applied"]
+        signed = header.get("PixelRepresentation") == 1
+        return lookup_table(tables[0], header, "Modality LUT", signed=signed), ["Modality LUT of the file applied"]
     holder = group(header, frame, "PixelValueTransformationSequence", "RescaleSlope")
     slope, intercept = numbers(holder, "RescaleSlope"), numbers(holder, "RescaleIntercept")
     if slope[:1] == [0]:
@@ -84,8 +85,14 @@ def modality_transform(header: Dataset, frame: int) -> tuple[Modality, list[str]
     return Rescale(*(slope[:1] or [1.0]), *(intercept[:1] or [0.0])), notes
 
 
-def lookup_table(item: Dataset, header: Dataset, name: str) -> Table:
-    """Table of a Modality or VOI LUT sequence item (PS3.3 C.11.1.1.1).
+def lookup_table(item: Dataset, header: Dataset, name: str, *, signed: bool) -> Table:
+    """Table of a Modality or VOI LUT sequence item (PS3.3 C.11.1.1.1 and C.11.2.1.1).
+
+    Args:
+        item, header: the sequence's item and the dataset around it.
+        name: of the table, for errors.
+        signed: whether the values that go into the table can be negative. The descriptor's second number is then a
+            signed one, which files in implicit VR do not tell by themselves.
 
     Raises:
         ImageError: the descriptor is impossible or the data are shorter than it says.
@@ -95,8 +102,10 @@ def lookup_table(item: Dataset, header: Dataset, name: str) -> Table:
     if len(descriptor) != 3 or not data or not 8 <= descriptor[2] <= 16:
         raise ImageError(f"The {name} has no valid descriptor and data", remedy=_REPAIR)
     length, first, bits = (descriptor[0] & 0xFFFF) or 2**16, descriptor[1], descriptor[2]
-    if header.get("PixelRepresentation") == 1 and first >= 2**15:
+    if signed and first >= 2**15:
         first -= 2**16
+    if not signed and first < 0:
+        first += 2**16
     if isinstance(data, bytes):
         little = header.original_encoding[1]
         data = (
@@ -117,6 +126,8 @@ def padding_range(header: Dataset) -> Padding | None:
         if not value:
             continue
         ends = value[:1] + (numbers(header, f"{prefix}PixelPaddingRangeLimit")[:1] or value[:1])
+        if not prefix and "PixelRepresentation" not in header:
+            continue  # floating-point pixels have none, and an integer padding value says nothing about them
         if not prefix:
             ends = [_as_stored(end, header) for end in ends]
         return min(ends), max(ends)
@@ -159,7 +170,10 @@ def voi_transform(
     tables = header.get("VOILUTSequence")
     if tables:
         note = "VOI LUT of the file applied" + (f" (1 of {len(tables)})" if len(tables) > 1 else "")
-        return VoiTable(lookup_table(tables[0], header, "VOI LUT")), [note]
+        signed = isinstance(modality, Rescale) and (
+            header.get("PixelRepresentation") == 1 or modality.intercept < 0 or modality.slope < 0
+        )
+        return VoiTable(lookup_table(tables[0], header, "VOI LUT", signed=signed)), [note]
     centers, widths = numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth")
     notes = []
     if centers and widths:

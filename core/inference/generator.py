@@ -11,6 +11,7 @@ from collections.abc import Generator as Coroutine
 from collections.abc import Iterator
 from contextlib import suppress
 from threading import Event as Flag
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -27,7 +28,7 @@ from core.model.unified import LatentPiece, Piece, TextPiece, ViTPiece
 from core.sequence import Image, Segment, Text
 
 Results = list[Tensor | None]
-Program = Coroutine[list[Piece] | Event, Results, None]
+Program = Coroutine[list[Piece] | Event, Results, Any]
 
 THINK_PROMPTS = {
     "text": "You should first think about the reasoning process in the mind and then provide the user with the "
@@ -104,15 +105,14 @@ class Generator:
                             yield index, item
                 if requests:
                     packed = [piece for pieces in requests.values() for piece in pieces]
-                    try:
-                        results = iter(self.model.step(packed, self.tokenizer.soi, self.tokenizer.eoi))
-                    except Exception as error:
-                        for program in running.values():
-                            with suppress(Exception):
-                                program.throw(error)  # each takes its conversation back to where it was
-                        raise
+                    results = iter(self.model.step(packed, self.tokenizer.soi, self.tokenizer.eoi))
                     for index, pieces in requests.items():
                         inbox[index] = [next(results) for _ in pieces]
+        except Exception as error:
+            for program in running.values():
+                with suppress(Exception):
+                    program.throw(error)  # each takes its conversation back to where it was
+            raise
         finally:
             for program in running.values():
                 program.close()
@@ -123,21 +123,27 @@ class Generator:
         try:
             yield from self._outputs(turn)
         except Exception:  # whatever it was, the conversation is as it was before the turn
-            del turn.session.history[before:]
+            turn.session.rewind(before)
             raise
 
     def _outputs(self, turn: Turn) -> Program:
         random = torch.Generator().manual_seed(turn.seed)
         draws = "image" in turn.outputs
         session = turn.session
-        contexts = session.take_contexts(draws)
-        if turn.think:
-            yield contexts.add_text(self.tokenizer.segment(THINK_PROMPTS["image" if draws else "text"]))
+        contexts, latents = session.take_contexts(draws), dict(session.latents)
+        system = THINK_PROMPTS["image" if draws else "text"] if turn.think else session.system
+        if system and contexts.full.length == 0:
+            yield contexts.add_text(self.tokenizer.segment(system))
         for segment in turn.inputs:
             session.append(segment)
         for output in turn.outputs:
-            for segment in session.take_unread():
-                yield from self.read(contexts, segment, turn, random)
+            for place in session.take_unread():
+                if place in session.thoughts:
+                    yield self._think(contexts, session.history[place].text, turn)
+                    continue
+                tokens = yield from self.read(contexts, session.history[place], turn, random, latents.get(place))
+                if tokens is not None:
+                    latents[place] = tokens
             if output == "text":
                 ids = yield from self.write(contexts.full, turn.text, random)
                 segment: Segment = Text(self.text_of(ids))
@@ -149,29 +155,46 @@ class Generator:
                 segment = self.image_of(tokens, size)
             session.append(segment)
             yield SegmentDone(segment)
-        session.contexts = contexts
+        session.contexts, session.latents, session.system = contexts, latents, system
 
     def _reason(self, contexts: Contexts, turn: Turn, random: torch.Generator) -> Program:
-        """Thinking before an image: the reasoning goes into full alone (spec section 10, step 4)."""
+        """Thinking before an image."""
         ids = yield from self.write(contexts.full, turn.text, random)
-        contexts.split_image_free()
         reasoning = self.text_of(ids)
-        yield [TextPiece(contexts.full, self.tokenizer.segment(reasoning, parse_special=turn.parse_special))]
+        yield self._think(contexts, reasoning, turn)
+        turn.session.thoughts.add(len(turn.session.history))
+        turn.session.append(Text(reasoning), read=True)
         yield SegmentDone(Text(reasoning))
 
-    def read(self, contexts: Contexts, segment: Segment, turn: Turn, random: torch.Generator) -> Program:
-        """Takes a text or an image into the contexts."""
+    def _think(self, contexts: Contexts, reasoning: str, turn: Turn) -> list[Piece]:
+        """Reasoning before an image goes into full alone (spec section 10, step 4)."""
+        contexts.split_image_free()
+        return [TextPiece(contexts.full, self.tokenizer.segment(reasoning, parse_special=turn.parse_special))]
+
+    def read(
+        self, contexts: Contexts, segment: Segment, turn: Turn, random: torch.Generator, latents: Tensor | None = None
+    ) -> Program:
+        """Takes a text or an image into the contexts. Returns the image's latent tokens where they were needed.
+
+        Given ``latents``, those of an earlier reading, they are used again and nothing is drawn.
+        """
         if isinstance(segment, Text):
             yield contexts.add_text(self.tokenizer.segment(segment.text, parse_special=turn.parse_special))
-            return
+            return None
         pixels = resize(segment.pixels, self.config.vae_resize)
         if contexts.sees_latents:
-            noise = None if turn.posterior_mean else random
-            yield contexts.add_image(self.latent_piece(contexts.full, pixels, noise))
+            if latents is None:
+                piece = self.latent_piece(contexts.full, pixels, None if turn.posterior_mean else random)
+            else:
+                grid = self.latent_grid((pixels.height, pixels.width))
+                piece = LatentPiece(contexts.full, latents, position_ids(*grid, self.config.max_latent_size))
+            latents = piece.tokens
+            yield contexts.add_image(piece)
         seen = pixels if turn.chained_resize or contexts.sees_latents else segment.pixels
         rule = self.config.vit_resize if turn.chained_resize or contexts.sees_latents else self.config.chat_resize
         yield contexts.add_image(self.vit_piece(contexts.full, resize(seen, rule)))
         contexts.after_image()
+        return latents
 
     def vit_piece(self, cache: KVCache, pixels) -> ViTPiece:
         """An RGB picture whose sides are multiples of the ViT's patch."""

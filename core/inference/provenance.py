@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+import json
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
 from PIL.PngImagePlugin import PngInfo
@@ -22,12 +23,16 @@ Iptc4xmpExt:DigitalSourceType="http://cv.iptc.org/newscodes/digitalsourcetype/tr
 
 @dataclass(frozen=True)
 class Provenance:
-    """What is needed to make an output again. The prompt stays out, because it may speak of a patient."""
+    """What is needed to make an output again. The prompt stays out, because it may speak of a patient.
+
+    ``settings`` is for a person, ``parameters`` (JSON) for a program: every setting of the turn, and what computed it.
+    """
 
     model: str
     task: str
     seed: int
     settings: str
+    parameters: str
     warning: str = ""
 
     @classmethod
@@ -36,7 +41,8 @@ class Provenance:
         warning = ""
         if task in checkpoint.model.config.untrained_tasks:
             warning = f"{checkpoint.name} was not trained for this task: the output means nothing"
-        return cls(checkpoint.name, task, turn.seed, describe(turn.outputs, turn.image, turn.text), warning)
+        settings = describe(turn.outputs, turn.image, turn.text)
+        return cls(checkpoint.name, task, turn.seed, settings, json.dumps(parameters(checkpoint, turn)), warning)
 
     def line(self, seconds: float) -> str:
         """For a person, under the output."""
@@ -50,14 +56,36 @@ class Provenance:
         info = PngInfo()
         info.add_text("Software", "UniMed Studio")
         info.add_text("Comment", NOTICE)
-        for key in ("model", "task", "seed", "settings", "warning"):
+        for key in ("model", "task", "seed", "settings", "parameters", "warning"):
             info.add_text(key.capitalize(), str(getattr(self, key)))
         info.add_itxt("XML:com.adobe.xmp", XMP)
         return info
 
+    def record(self, seconds: float) -> dict:
+        """For a program, beside the output."""
+        return {
+            **asdict(self),
+            "parameters": json.loads(self.parameters),
+            "seconds": round(seconds, 3),
+            "notice": NOTICE,
+        }
+
     def save(self, image: Image, path: Path) -> None:
         """Writes a generated picture as PNG with its mark."""
         image.pixels.save(path, format="PNG", pnginfo=self.png_info())
+
+
+def parameters(checkpoint: Checkpoint, turn: Turn) -> dict:
+    """Every setting of a turn that shapes its outputs, with the device, dtype and attention that computed them."""
+    about = checkpoint.info()
+    return {
+        "outputs": turn.outputs,
+        "image": asdict(turn.image) if "image" in turn.outputs else None,
+        "text": asdict(turn.text) if "text" in turn.outputs or turn.think else None,
+        "size": turn.size,
+        **{name: getattr(turn, name) for name in ("think", "chained_resize", "posterior_mean", "parse_special")},
+        **{name: about[name] for name in ("weights", "device", "dtype", "attention")},
+    }
 
 
 def describe(outputs: tuple[str, ...], image: ImageSampling, text: TextSampling) -> str:

@@ -12,6 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from torch import Tensor
+
 from core.config import ImageSampling, TextSampling
 from core.model.cache import KVCache
 from core.model.unified import LatentPiece, Piece, TextPiece, UnifiedModel, ViTPiece
@@ -95,21 +97,37 @@ class Session:
     """The history of a conversation, and its contexts while they fit the next turn.
 
     A segment enters the contexts only when the next output needs it. A turn that ends early leaves no contexts
-    behind; the next one reads the history again.
+    behind; the next one reads the history again, and sees the same: what was drawn at random is kept here.
     """
 
     def __init__(self, model: UnifiedModel) -> None:
         self.model = model
         self.history: Sequence = []
         self.contexts: Contexts | None = None
-        self._unread: Sequence = []
+        self.system = ""
+        """The text that opened the contexts, where the first turn was one that thinks."""
+        self.thoughts: set[int] = set()
+        """Places in the history of reasoning before an image, which only *full* sees."""
+        self.latents: dict[int, Tensor] = {}
+        """Latent tokens of the images in the history, by place: drawn from the posterior once, by the first reader."""
+        self._unread: list[int] = []
 
-    def append(self, segment: Segment) -> None:
+    def append(self, segment: Segment, *, read: bool = False) -> None:
+        """Adds a segment to the history; ``read`` says that the contexts have it already."""
+        if not read:
+            self._unread.append(len(self.history))
         self.history.append(segment)
-        self._unread.append(segment)
 
-    def take_unread(self) -> Sequence:
-        """The segments that the contexts have not seen, once."""
+    def rewind(self, length: int) -> None:
+        """Takes the history back to its first ``length`` segments, as if the rest had never been said."""
+        del self.history[length:]
+        self.contexts = None
+        self.system = self.system if length else ""
+        self.thoughts = {place for place in self.thoughts if place < length}
+        self.latents = {place: tokens for place, tokens in self.latents.items() if place < length}
+
+    def take_unread(self) -> list[int]:
+        """Places in the history of the segments that the contexts have not seen, once."""
         unread, self._unread = self._unread, []
         return unread
 
@@ -121,6 +139,6 @@ class Session:
         """
         contexts, self.contexts = self.contexts, None
         if contexts is None or (draws and not contexts.sees_latents):
-            self._unread = list(self.history)
+            self._unread = list(range(len(self.history)))
             return Contexts(self.model, sees_latents=draws)
         return contexts

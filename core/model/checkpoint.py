@@ -8,8 +8,10 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import re
 import shutil
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,14 +23,15 @@ from torch import Tensor
 
 from core.config import ModelConfig
 from core.data.tokenizer import Tokenizer
-from core.errors import CheckpointError
+from core.errors import CheckpointError, SettingsError
 from core.model.attention import backend
 from core.model.unified import UnifiedModel
 from core.model.vae import flux_key, flux_shape
 
 MODEL_FILES = ("ema_bf16.safetensors", "ema.safetensors", "model_bf16.safetensors", "model.safetensors")
 VAE_FILE = "ae.safetensors"
-HUB_FILES = ["*.json", "*.txt", "ema.safetensors", VAE_FILE]
+HUB_FILES = ["*.json", "*.txt", VAE_FILE]
+DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _EXPERT = {
     "input_norm": "input_layernorm{}",
@@ -125,11 +128,24 @@ class Checkpoint:
 
 
 def pick_device() -> tuple[torch.device, torch.dtype]:
-    """CUDA where there is a GPU, in bfloat16 (float16 before Ampere), otherwise the CPU in float32."""
-    if torch.cuda.is_available():
-        modern = torch.cuda.get_device_capability() >= (8, 0)
-        return torch.device("cuda"), torch.bfloat16 if modern else torch.float16
-    return torch.device("cpu"), torch.float32
+    """CUDA where there is a GPU, in bfloat16 (float16 before Ampere), otherwise the CPU in float32.
+
+    ``UNIMED_DEVICE`` (a name such as "cpu" or "cuda:1") and ``UNIMED_DTYPE`` (a key of ``DTYPES``) say otherwise.
+
+    Raises:
+        SettingsError: one of the two names nothing that is there.
+    """
+    name = os.environ.get("UNIMED_DEVICE") or ("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.empty(0, device=name).device
+    except (RuntimeError, AssertionError) as error:
+        raise SettingsError("UNIMED_DEVICE is not there", value=name, remedy="Try cpu, or unset it") from error
+    modern = device.type != "cuda" or torch.cuda.get_device_capability(device) >= (8, 0)
+    default = "float32" if device.type == "cpu" else "bfloat16" if modern else "float16"
+    dtype = os.environ.get("UNIMED_DTYPE") or default
+    if dtype not in DTYPES:
+        raise SettingsError("Unknown UNIMED_DTYPE", value=dtype, remedy=f"Use one of {', '.join(DTYPES)}")
+    return device, DTYPES[dtype]
 
 
 def load(source: str | Path, device: torch.device | None = None, dtype: torch.dtype | None = None) -> Checkpoint:
@@ -175,11 +191,16 @@ def resolve(source: str | Path) -> Path:
     if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
         raise CheckpointError("No such checkpoint folder", value=str(source), remedy="Give a folder or a hub id")
     from httpx import HTTPError
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
+    from huggingface_hub import hf_hub_download, snapshot_download
+    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
 
     try:
-        return Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
+        folder = Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
+        for weights in MODEL_FILES:  # one of them, not all: each has 27 GiB officially
+            with suppress(EntryNotFoundError):
+                hf_hub_download(str(source), weights, revision=folder.name)
+                break
+        return folder
     except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
         raise CheckpointError(
             f"Neither a folder nor to be had from the hub ({type(error).__name__})", value=str(source),
@@ -193,7 +214,7 @@ def need_memory(bytes_needed: int, device: torch.device) -> None:
     if bytes_needed > free:
         raise CheckpointError(
             f"The weights need {bytes_needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free",
-            remedy="Close other programs, use a larger machine, or load another model",
+            remedy="Close other programs, use a larger machine, or halve the need with UNIMED_DTYPE=bfloat16",
         )
 
 

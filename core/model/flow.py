@@ -47,9 +47,10 @@ def schedule(num_timesteps: int, shift: float) -> tuple[Tensor, Tensor]:
 def active_scales(t: float, settings: ImageSampling) -> tuple[float, float]:
     """Text and image guidance scale at time t; both 1 outside the interval (lower bound exclusive).
 
-    Without text guidance the image scale has no effect (spec section 9.5), so it is 1 too.
+    Times are float32, so the bounds are compared as float32 too: 0.4 is the bound 0.4, not a little above it. Without
+    text guidance the image scale has no effect (spec section 9.5), so it is 1 too.
     """
-    low, high = settings.cfg_interval
+    low, high = torch.tensor(settings.cfg_interval, dtype=torch.float32).tolist()
     if not low < t <= high or settings.cfg_text_scale <= 1:
         return 1.0, 1.0
     return settings.cfg_text_scale, max(settings.cfg_img_scale, 1.0)

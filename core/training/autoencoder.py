@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.config import VAEConfig
@@ -28,7 +28,8 @@ from core.training.pictures import load_pictures, simulated_oct
 class AutoencoderRecipe:
     """``seconds`` ends the run early and shortens the learning-rate schedule accordingly.
 
-    ``bf16`` runs the convolutions in bfloat16; weights, losses and the optimizer stay in float32.
+    ``init`` names a folder with an ``ae.safetensors`` of the same sizes to go on from. ``bf16`` runs the convolutions
+    in bfloat16; weights, losses and the optimizer stay in float32.
     """
 
     kind: str
@@ -48,6 +49,7 @@ class AutoencoderRecipe:
     gradient_weight: float = 1.0
     simulated_oct: int = 400
     bf16: bool = False
+    init: str = ""
     seed: int = 0
 
 
@@ -63,9 +65,7 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
         norm_num_groups=recipe.norm_num_groups,
     )  # fmt: skip
     model = Autoencoder(config).train()
-    with torch.no_grad():  # start almost without posterior noise: at unit noise the decoder learns to ignore the latent
-        model.kl.encoder.conv_out.weight[recipe.z_channels :] = 0
-        model.kl.encoder.conv_out.bias[recipe.z_channels :] = -6
+    _initialise(model, recipe)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0, fused=True
     )
@@ -97,6 +97,18 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
         if step % 500 == 499:
             _save(model, config, Path(recipe.out))
     return _finish(model, config, recipe, pictures, weights, rng)
+
+
+@torch.no_grad()
+def _initialise(model: Autoencoder, recipe: AutoencoderRecipe) -> None:
+    """Weights to go on from; else almost no posterior noise: at unit noise the decoder learns to ignore the latent."""
+    if recipe.init:
+        stored = load_file(Path(recipe.init) / "ae.safetensors")
+        for name, parameter in model.state_dict().items():
+            parameter.copy_(stored[flux_key(name, model.config)].reshape(parameter.shape))
+        return
+    model.kl.encoder.conv_out.weight[recipe.z_channels :] = 0
+    model.kl.encoder.conv_out.bias[recipe.z_channels :] = -6
 
 
 def _finish(model, config, recipe, pictures, weights, rng) -> Path:

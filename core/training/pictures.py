@@ -20,6 +20,8 @@ from core.training.oct_phantom import b_scan
 
 TRAINING_TIERS = ("A", "B")
 HELD_OUT_VOLUMES = ("mri_ms_patient07", "ms_patient07")
+PELVIS = (21, 25, 75, 76)
+"""TotalSegmentator's numbers of bladder, sacrum and femora: a slice through one of them is called pelvis."""
 CT_WINDOWS = {"soft tissue": (40, 400), "bone": (400, 1800)}
 MRI_NAMES = {"t1": "T1-weighted", "t1c": "contrast-enhanced T1-weighted", "t2": "T2-weighted", "flair": "FLAIR"}
 LONGEST_SIDE = 192
@@ -40,7 +42,7 @@ MODALITY_OF_SOURCE = {
     "oct_sbsdi": ("OCT", "eye"),
     "mri_ms": ("MRI", "brain"),
     "mri_tcga": ("MRI", "brain"),
-    "ct_totalsegmentator": ("CT", "abdomen"),
+    "ct_totalsegmentator": ("CT", None),
 }
 ORGAN_OF_VQA_RAD = {"HEAD": "brain", "CHEST": "chest", "ABD": "abdomen"}
 
@@ -173,12 +175,13 @@ def _mri(root: Path, row: dict) -> list[Picture]:
 
 
 def _ct(root: Path, row: dict) -> list[Picture]:
-    """Axial slices in two windows; the patient lies with the spine at the bottom."""
+    """Axial slices in two windows; the patient lies with the spine at the bottom. The region is the segmentation's."""
     with np.load(root / row["path"]) as volume:
-        hounsfield = volume["ct"].astype(np.float32)
-    modality, organ = MODALITY_OF_SOURCE[row["source"]]
+        hounsfield, labels = volume["ct"].astype(np.float32), volume["seg_model_output"]
+    modality, _ = MODALITY_OF_SOURCE[row["source"]]
     out = []
     for z in range(2, hounsfield.shape[2] - 2):
+        organ = "pelvis" if np.isin(labels[:, :, z], PELVIS).sum() > 30 else "abdomen"
         for window, (centre, width) in CT_WINDOWS.items():
             if window == "bone" and z % 2:
                 continue

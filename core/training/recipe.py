@@ -47,6 +47,10 @@ def build_recipe(cls: type[R], values: dict) -> R:
     ]  # fmt: skip
     if missing:
         raise SettingsError("The recipe lacks a key", value=missing[0], remedy=f"Give {missing[0]}=VALUE")
+    for f in dataclasses.fields(cls):
+        kind = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(f.type, object)
+        if f.name in values and not isinstance(values[f.name], kind):
+            raise SettingsError(f"The recipe's {f.name} must be of type {f.type}", value=values[f.name])
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 

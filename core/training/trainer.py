@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 import random
+import re
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,7 @@ from core.config import ImageSampling, LLMConfig, ModelConfig, ResizeRule, TextS
 from core.data.packing import DropRates, Item, LatentItem, Pack, TextItem, ViTItem, pack
 from core.data.tokenizer import BOS, EOI, EOS, SOI, Tokenizer
 from core.data.transforms import patchify, resize, to_tensor
+from core.errors import SettingsError
 from core.model.checkpoint import expected_tensors, load, save, write_config
 from core.model.unified import UnifiedModel
 from core.tasks import TASKS
@@ -38,7 +40,8 @@ TRAINED_TASKS = ("vqa", "report", "text_to_image", "super_resolution", "segmenta
 class TrainRecipe:
     """Sizes, data and optimisation of a small model. ``seconds`` bounds the run.
 
-    ``init`` names a checkpoint folder to go on from; its sizes, tokenizer and autoencoder are kept.
+    ``init`` names a checkpoint folder to go on from; its sizes, tokenizer and autoencoder are kept. ``bf16`` runs the
+    matrix products in bfloat16; weights, losses and the optimizer stay in float32.
     """
 
     kind: str
@@ -70,6 +73,7 @@ class TrainRecipe:
     mse_weight: float = 1.0
     simulated_oct: int = 500
     variants: int = 2
+    bf16: bool = False
     seed: int = 0
     init: str = ""
     version: str = "nano v0"
@@ -77,9 +81,14 @@ class TrainRecipe:
 
 @dataclass
 class View:
-    """One rendering of a picture as the model takes it: 8-bit ViT pixels and the autoencoder's posterior."""
+    """One rendering of a picture as the model takes it: 8-bit ViT pixels and the autoencoder's posterior.
+
+    ``vit`` comes after the autoencoder's resize, as where something is drawn; ``direct`` is the picture itself, as in
+    question answering.
+    """
 
     vit: np.ndarray
+    direct: np.ndarray
     mean: Tensor
     std: Tensor
 
@@ -134,9 +143,9 @@ def initialise(model: UnifiedModel) -> None:
     """Normal weights of deviation 0.02, residual outputs smaller; the second expert starts as a copy of the first."""
     depth = model.config.llm.num_hidden_layers
     for name, module in model.named_modules():
-        if name.startswith("vae") or not isinstance(module, (nn.Linear, nn.Embedding)):
+        if name.startswith("vae.") or not isinstance(module, (nn.Linear, nn.Embedding)):
             continue
-        residual = name.endswith(("o_proj", "down_proj", "out_proj", "fc2"))
+        residual = name.endswith(("o_proj", "down_proj", "out_proj")) or re.fullmatch(r"vit\.layers\.\d+\.fc2", name)
         nn.init.normal_(module.weight, std=0.02 / math.sqrt(2 * depth) if residual else 0.02)
         if isinstance(module, nn.Linear) and module.bias is not None:
             nn.init.zeros_(module.bias)
@@ -171,18 +180,20 @@ class Views:
                     pending.append(((index, 0, "coarse"), degraded(picture.image)))
         by_size: dict[tuple[int, int], list] = {}
         for key, image in pending:
-            small = resize(image, self.model.config.vae_resize)
-            by_size.setdefault(small.size, []).append((key, small, resize(small, self.model.config.vit_resize)))
+            config = self.model.config
+            small = resize(image, config.vae_resize)
+            seen = [np.asarray(resize(*pair)) for pair in ((small, config.vit_resize), (image, config.chat_resize))]
+            by_size.setdefault(small.size, []).append((key, small, seen))
         for group in by_size.values():
             for start in range(0, len(group), 16):
                 part = group[start : start + 16]
                 mean, logvar = self.model.vae.moments(torch.stack([to_tensor(small) for _, small, _ in part]))
                 mean, std = self.model.vae.scale(mean), torch.exp(logvar / 2) * self.model.config.vae.scale_factor
-                for (key, _, vit), m, s in zip(part, mean.half(), std.half(), strict=True):
-                    self.views[key] = View(np.asarray(vit), m.clone(), s.clone())
+                for (key, _, seen), m, s in zip(part, mean.half(), std.half(), strict=True):
+                    self.views[key] = View(*seen, m.clone(), s.clone())
 
-    def vit_item(self, key: tuple[int, int, str], droppable: bool) -> ViTItem:
-        array = self.views[key].vit
+    def vit_item(self, key: tuple[int, int, str], *, droppable: bool = False, direct: bool = False) -> ViTItem:
+        array = self.views[key].direct if direct else self.views[key].vit
         patch = self.model.config.vit.patch_size
         pixels = torch.from_numpy(array.copy()).permute(2, 0, 1).float() / 127.5 - 1
         return ViTItem(patchify(pixels, patch), (array.shape[0] // patch, array.shape[1] // patch), droppable)
@@ -242,7 +253,7 @@ class SampleMaker:
 
     def _understanding(self, index: int) -> list[Item]:
         picture = self.pictures[index]
-        image = self.views.vit_item((index, self._variant(), "image"), droppable=False)
+        image = self.views.vit_item((index, self._variant(), "image"), direct=True)
         if picture.modality and self.rng.random() < 0.2:
             asked, answer = TASKS["report"].instruction(wording=self.rng.randrange(3)), report(picture)
         else:
@@ -289,6 +300,8 @@ def train_model(recipe: TrainRecipe) -> Path:
     """Runs the recipe and returns the checkpoint folder."""
     torch.manual_seed(recipe.seed)
     out = Path(recipe.out)
+    if not recipe.init and not (Path(recipe.autoencoder) / "ae.safetensors").is_file():
+        raise SettingsError("No autoencoder there", value=recipe.autoencoder, remedy="Train it first, see the recipes")
     pictures = load_pictures(Path(recipe.data), ("train", "val"))
     pictures += simulated_oct(recipe.simulated_oct, recipe.seed)
     if recipe.init:
@@ -346,7 +359,8 @@ def _loop(model: UnifiedModel, maker: SampleMaker, recipe: TrainRecipe, out: Pat
             [maker.sample() for _ in range(recipe.samples_per_step)], maker.tokenizer, sides, rates,
             maker.rng.random, lambda: torch.randn(()),
         )  # fmt: skip
-        losses = packed_losses(model, packed, torch.randn(packed.latents.shape), model.config.timestep_shift)
+        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
+            losses = packed_losses(model, packed, torch.randn(packed.latents.shape), model.config.timestep_shift)
         loss = losses.total(mse_weight=recipe.mse_weight)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()

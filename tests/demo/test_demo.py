@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import signal
 import socket
@@ -11,6 +12,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 from gradio_client import Client, handle_file
 from gradio_client.exceptions import AppError
@@ -23,10 +25,10 @@ from core.config import NANO
 from core.errors import ImageError
 from core.inference.generator import Generator
 from core.model import checkpoint
-from core.tasks import MODALITIES
+from core.tasks import MODALITIES, TASKS, Task
 from demo import render
 from demo.examples import CAPTIONS, load_examples
-from demo.handlers import EDITS, Handlers
+from demo.handlers import EDITS, Handlers, delete_old_uploads
 from demo.visit import Controls
 from tests.demo.conftest import ROOT, Demo, command
 
@@ -49,24 +51,37 @@ def client(demo: Demo, tmp_path_factory: pytest.TempPathFactory) -> Client:
 
 
 def test_the_api_answers_a_question_and_keeps_no_upload(client: Client, demo: Demo) -> None:
-    answer = client.predict(handle_file(CT), "What imaging modality is this?", 7, api_name="/vqa")
+    answer, record = client.predict(handle_file(CT), "What imaging modality is this?", 7, api_name="/vqa")
     assert isinstance(answer, str) and answer
-    assert answer == client.predict(handle_file(CT), "What imaging modality is this?", 7, api_name="/vqa")
+    assert (record["model"], record["task"], record["seed"]) == ("tiny", "vqa", 7)
+    assert "AI-generated" in record["notice"] and record["parameters"]["device"] == "cpu"
+    again, _ = client.predict(handle_file(CT), "What imaging modality is this?", 7, api_name="/vqa")
+    assert again == answer
+    assert demo.files(".dcm") == []
+
+
+@pytest.mark.parametrize("task", TASKS.values(), ids=TASKS)
+def test_every_task_has_an_endpoint_of_its_name(client: Client, demo: Demo, task: Task) -> None:
+    given = [*[handle_file(CT)] * task.images, *task.examples[:1], -1]
+    *outputs, record = client.predict(*given, api_name=f"/{task.name}")
+    assert len(outputs) == len(task.outputs) and all(outputs)
+    assert record["task"] == task.name and record["seed"] >= 0 and "not for diagnosis" in record["notice"]
     assert demo.files(".dcm") == []
 
 
 def test_the_api_draws_and_says_in_the_file_who_drew(client: Client) -> None:
-    path = client.predict("A chest X-ray.", 7, api_name="/text_to_image")
+    path, _ = client.predict("A chest X-ray.", 7, api_name="/text_to_image")
     with PILImage.open(path) as image:
         assert image.size == (64, 64)
         assert image.info["Seed"] == "7" and image.info["Task"] == "text_to_image"
         assert "AI-generated" in image.info["Comment"]
         assert "trainedAlgorithmicMedia" in image.info["XML:com.adobe.xmp"]
+        assert json.loads(image.info["Parameters"])["image"]["num_timesteps"] == 6
         assert "chest" not in str(image.info)  # a prompt may speak of a patient
 
 
 def test_the_api_edits(client: Client, demo: Demo) -> None:
-    path = client.predict(handle_file(CT), "segmentation", "vessels", 7, api_name="/edit")
+    path, _ = client.predict(handle_file(CT), "vessels", 7, api_name="/segmentation")
     with PILImage.open(path) as image:
         assert image.size == (128, 128) and image.info["Task"] == "segmentation"
     assert demo.files(".dcm") == []
@@ -74,7 +89,7 @@ def test_the_api_edits(client: Client, demo: Demo) -> None:
 
 def test_the_api_explains_what_is_wrong(client: Client, demo: Demo) -> None:
     with pytest.raises(AppError, match="needs a prompt"):
-        client.predict(handle_file(CT), "segmentation", "", 7, api_name="/edit")
+        client.predict(handle_file(CT), "", 7, api_name="/segmentation")
     with pytest.raises(AppError, match="not a picture of a supported kind"):
         client.predict(handle_file(str(ROOT / "app.py")), "What is this?", 7, api_name="/vqa")
     with pytest.raises(AppError, match="2001 characters"):
@@ -82,6 +97,10 @@ def test_the_api_explains_what_is_wrong(client: Client, demo: Demo) -> None:
     with pytest.raises(AppError, match="seed"):
         client.predict("A CT.", -7, api_name="/text_to_image")
     assert demo.files(".py") == []
+
+
+def test_no_history_of_runs_is_kept(demo: Demo) -> None:
+    assert httpx.get(f"{demo.url}gradio_api/runs", trust_env=False).status_code >= 400
 
 
 # Visitors -------------------------------------------------------------------------------------------------------------
@@ -228,6 +247,26 @@ def test_only_uploads_are_read_and_deleted(handlers: Handlers, tmp_path_factory:
     with pytest.raises(ImageError, match="did not come through the upload"):
         handlers.read_upload(elsewhere)
     assert Path(elsewhere).exists()
+
+
+def test_an_upload_that_nobody_reads_is_deleted(handlers: Handlers) -> None:
+    path = upload(handlers)
+    delete_old_uploads({path}, seconds=3600)
+    assert Path(path).exists()
+    delete_old_uploads({path, "gone.dcm"}, seconds=0)
+    assert not Path(path).parent.exists()
+
+
+def test_a_page_comes_back_to_life_after_any_failure(
+    handlers: Handlers, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(render.Reply, "_save", lambda *_: [][1])
+    handlers.begin_chat("tab", box := {"text": "Jane Doe", "files": []}, "Image", Controls())
+    last = list(handlers.run("tab", "chat"))[-1]
+    assert "IndexError" in last.status and last.busy is False and last.box == box
+    assert handlers.visit("tab").session.history == []
+    assert "Doe" not in capsys.readouterr().err
+    assert handlers.stop("tab").busy is False
 
 
 def test_a_second_request_waits_for_the_first(handlers: Handlers) -> None:

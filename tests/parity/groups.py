@@ -38,6 +38,7 @@ from core.sequence import Image, Text
 from core.training.objective import packed_losses
 from tests.parity.vectors import Group, sha256_of
 
+TIME = r"\d+(?:\.\d+)?"
 MARKERS = {"bos_token_id": "bos", "eos_token_id": "eos", "start_of_image": "soi", "end_of_image": "eoi"}
 
 
@@ -486,11 +487,11 @@ def _velocities(group: Group, ref: Reference, edit: Contexts, size: tuple[int, i
     grid = position_ids(*ref.generator.latent_grid(size), ref.config.max_latent_size)
     branches = {"cond": edit.full, "text_uncond": edit.text_free, "img_uncond": edit.image_free}
     for name in group.names:
-        if match := re.fullmatch(r"edit\.v_(cond|text_uncond|img_uncond)\.t([\d.]+\d)(\.hidden)?", name):
+        if match := re.fullmatch(rf"edit\.v_(cond|text_uncond|img_uncond)\.t({TIME})(\.hidden)?", name):
             with HiddenStates(ref) as hidden:
                 (v,) = ref.run([LatentPiece(branches[match[1]], noise, grid, float(match[2]))])
             group.array(name, hidden.stacked() if match[3] else v)
-        elif match := re.fullmatch(r"edit\.v_cfg(?:_textonly)?\.(\w+)\.t([\d.]+)", name):
+        elif match := re.fullmatch(rf"edit\.v_cfg(?:_textonly)?\.(\w+)\.t({TIME})", name):
             packed = [LatentPiece(kv, noise, grid, float(match[2])) for kv in branches.values()]
             about = ref.described(name, r"text scale ([\d.]+), image scale ([\d.]+)(?:.*?renorm_min ([\d.]+))?")
             settings = ImageSampling(cfg_renorm_type=match[1], cfg_renorm_min=float(about[3] or 0))
@@ -529,20 +530,25 @@ def _sampling_run(
 
 
 def _text_to_image(group: Group, ref: Reference, size: tuple[int, int]) -> None:
+    """The recorded caches and velocities are those of the first prompt."""
     runs = {n: run for n, run in group.json["runs"].items() if "prompt" in run}
-    (prompt,) = {run["prompt"] for run in runs.values()}
-    contexts = Contexts(ref.model, sees_latents=True)
-    ref.run(contexts.add_text(ref.tokenizer.segment(prompt, parse_special=True)))
+
+    def read(prompt: str) -> Contexts:
+        contexts = Contexts(ref.model, sees_latents=True)
+        ref.run(contexts.add_text(ref.tokenizer.segment(prompt, parse_special=True)))
+        return contexts
+
+    contexts = read(next(iter(runs.values()))["prompt"])
     group.array("t2i.full.key_cache", contexts.full.keys)
     group.array("t2i.full.value_cache", contexts.full.values)
     noise = group.read("noise")
     grid = position_ids(*ref.generator.latent_grid(size), ref.config.max_latent_size)
     for name in group.names:
-        if match := re.fullmatch(r"t2i\.v_(cond|uncond)\.t([\d.]+)", name):
+        if match := re.fullmatch(rf"t2i\.v_(cond|uncond)\.t({TIME})", name):
             kv = contexts.full if match[1] == "cond" else contexts.text_free
             group.array(name, ref.run([LatentPiece(kv, noise, grid, float(match[2]))])[0])
     for name, run in runs.items():
-        _sampling_run(group, ref, name, run, contexts, size)
+        _sampling_run(group, ref, name, run, read(run["prompt"]), size)
 
 
 def _packed_batch(group: Group, ref: Reference) -> None:

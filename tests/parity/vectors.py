@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from pathlib import Path
 
 import numpy as np
@@ -17,8 +18,16 @@ IMAGE_SHARE = 0.005  # of the bytes may be one level off
 GRADIENT_TOLERANCE = 1e-4  # relative
 
 
+def listed_arrays(folder: Path, group: str) -> list[str]:
+    """Names of the arrays that the set's README lists under the heading of a group; empty without a README."""
+    readme = folder / "README.md"
+    text = readme.read_text(encoding="utf-8") if readme.is_file() else ""
+    section = re.search(rf"^## {re.escape(group)}\b.*?(?=^## |\Z)", text, re.M | re.S)
+    return re.findall(r"^\| (\S+) \| \[[\d, ]*\] \|", section[0], re.M) if section else []
+
+
 class Group:
-    """One topic of the vectors. Every comparison is counted; every array must be read."""
+    """One topic of the vectors. Every comparison is counted; every array must be there and be read."""
 
     def __init__(self, folder: Path, name: str) -> None:
         self.name = name
@@ -44,6 +53,7 @@ class Group:
             self.problems.append(f"cannot be read ({error})")
         if not self.json and not self.names:
             self.problems.append("no vectors found")
+        self.problems += [f"missing array {name}" for name in listed_arrays(folder, self.name) if name not in self]
 
     def __contains__(self, name: str) -> bool:
         return name in self.names

@@ -1,5 +1,6 @@
 """DICOM in: equal to pydicom's own result on every file it ships, exact formulas, no patient data, no crash."""
 
+import contextlib
 import io
 import json
 import random
@@ -190,12 +191,47 @@ def test_bits_stored_below_allocated_and_signed():
     assert np.array_equal(grey(open_image(to_bytes(ds))).ravel(), np.rint(np.arange(16) / 15 * 255))
 
 
+def implicit(ds) -> bytes:
+    ds.file_meta.TransferSyntaxUID = ImplicitVRLittleEndian
+    return to_bytes(ds)
+
+
+def test_first_value_of_a_voi_table_follows_what_goes_into_it():
+    """-1024 in implicit VR reads as 64512; rescaled values can be negative although the stored ones cannot."""
+    stored = np.array([[0, 512, 768, 1024]], np.uint16)
+    ds = dataset(stored, RescaleSlope=1, RescaleIntercept=-1024)
+    item = Dataset()
+    item.add_new("LUTDescriptor", "US", [1025, 2**16 - 1024, 8])
+    item.add_new("LUTData", "OW", np.linspace(0, 255, 1025).astype("<u2").tobytes())
+    ds.VOILUTSequence = Sequence([item])
+    assert grey(open_image(implicit(ds))).tolist() == [[0, 127, 191, 255]]
+
+
+def test_multi_valued_texts_are_an_image_or_a_sentence():
+    for keyword in ("Modality", "SOPClassUID", "VOILUTFunction", "PresentationLUTShape", "BurnedInAnnotation"):
+        ds = dataset(np.zeros((4, 4), np.uint8))
+        ds.add_new(keyword, *(("UI", ["1.2", "1.3"]) if keyword == "SOPClassUID" else ("CS", ["CT", "PT"])))
+        with contextlib.suppress(ImageError):
+            assert open_image(to_bytes(ds)).modality in (None, "CT")
+
+
+def test_palettes_that_would_get_wrong_colours_are_refused():
+    colours = {"PhotometricInterpretation": "PALETTE COLOR", "SamplesPerPixel": 1}
+    ds = dataset(np.array([[0, 300]], np.uint16), **colours)
+    for colour in ("Red", "Green", "Blue"):
+        ds.add_new(f"{colour}PaletteColorLookupTableDescriptor", "US", [512, 0, 8])
+        ds.add_new(f"{colour}PaletteColorLookupTableData", "OW", bytes(512))
+    with pytest.raises(ImageError, match="palette is not supported"):
+        open_image(to_bytes(ds))
+
+
 def test_float_pixel_data():
     ds = dataset(np.zeros((4, 4), np.float32))
     values = np.linspace(-1, 1, 16, dtype=np.float32)
     values[3] = np.nan
     del ds.PixelData, ds.BitsStored, ds.HighBit, ds.PixelRepresentation
     ds.add_new("FloatPixelData", "OF", values.tobytes())
+    ds.PixelPaddingValue = 5  # says nothing about floating-point pixels, and must not break them
     result = grey(open_image(to_bytes(ds))).ravel()
     assert result[3] == 0 and result[0] == 0 and result[-1] == 255
 
@@ -419,9 +455,14 @@ def test_deflate_bomb_is_refused(monkeypatch):
     ds.file_meta.TransferSyntaxUID = DeflatedExplicitVRLittleEndian
     data = to_bytes(ds)
     assert open_image(data).pixels.size == (512, 512)
+    ds.file_meta.PrivateInformationCreatorUID, ds.file_meta.PrivateInformation = "1.2", bytes(4000)
+    longer = to_bytes(ds)
     monkeypatch.setattr(dicom, "MAX_INFLATED_BYTES", 100_000)
-    with pytest.raises(ImageError, match="too large when unpacked"):
-        open_image(data)
+    for bomb in (data, longer):
+        with pytest.raises(ImageError, match="too large when unpacked"):
+            open_image(bomb)
+    with pytest.raises(ImageError):
+        open_image(DeflatedExplicitVRLittleEndian.encode().ljust(128, b"\0") + b"DICM\x02\0\0")
 
 
 @pytest.mark.parametrize("name", ["MR_small.dcm", "MR_small_RLE.dcm", "SC_rgb_jpeg_dcmtk.dcm", "image_dfl.dcm"])

@@ -220,6 +220,33 @@ def test_a_failing_model_leaves_the_conversation_as_it_was(tiny_generator, monke
     assert len(done(tiny_generator.stream(again))) == 1
 
 
+@pytest.mark.parametrize("think", [False, True])
+def test_a_stopped_turn_changes_nothing_for_the_next(tiny_generator, think):
+    """The same history and seed give the same image, whether the contexts were kept or had to be read again."""
+
+    def second_image(stop_between: bool):
+        session = tiny_generator.session()
+        first = [picture(), Text("Segment the vessels.")]
+        list(tiny_generator.stream(turn(tiny_generator, first, ("image",), session=session, seed=1, think=think)))
+        if stop_between:
+            events = tiny_generator.stream(turn(tiny_generator, [], ("image",), session=session, seed=2))
+            next(e for e in events if isinstance(e, ImageProgress))
+            events.close()
+            assert session.contexts is None
+        return done(tiny_generator.stream(turn(tiny_generator, [], ("image",), session=session, seed=2)))[0]
+
+    kept, again = (np.asarray(second_image(stop).pixels, int) for stop in (False, True))
+    assert np.abs(kept - again).max() <= 1
+
+
+def test_a_failure_of_one_turn_takes_every_conversation_back(tiny_generator, monkeypatch):
+    turns = [turn(tiny_generator, [Text("What?")], (kind,)) for kind in ("image", "text")]
+    monkeypatch.setattr(tiny_generator, "image_of", lambda *_: 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        list(tiny_generator.batch([turns[0], replace(turns[1], text=replace(WRITE, max_new_tokens=99))]))
+    assert [t.session.history for t in turns] == [[], []]
+
+
 def test_marker_strings_written_as_plain_text_are_shown_as_they_are(tiny_generator):
     ids = tiny_generator.tokenizer.encode("a<|im_end|>b")
     assert tiny_generator.text_of(ids) == "a<|im_end|>b"

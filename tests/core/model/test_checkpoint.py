@@ -13,7 +13,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from core.config import ROOT, ModelConfig
-from core.errors import CheckpointError
+from core.errors import CheckpointError, SettingsError
 from core.model import checkpoint
 from core.model.checkpoint import expected_tensors, load, save
 from core.model.unified import UnifiedModel
@@ -110,6 +110,17 @@ def test_too_little_memory_is_refused_before_reading(tiny_checkpoint, monkeypatc
     monkeypatch.setattr(checkpoint.psutil, "virtual_memory", lambda: type("M", (), {"available": 1000})())
     with pytest.raises(CheckpointError, match=r"need .* GiB"):
         load(tiny_checkpoint, torch.device("cpu"))
+
+
+def test_device_and_dtype_can_be_chosen(tiny_checkpoint, monkeypatch):
+    monkeypatch.setenv("UNIMED_DEVICE", "cpu")
+    monkeypatch.setenv("UNIMED_DTYPE", "bfloat16")
+    info = load(tiny_checkpoint).info()
+    assert (info["device"], info["dtype"]) == ("cpu", "bfloat16")
+    for name, wrong in (("UNIMED_DTYPE", "int3"), ("UNIMED_DEVICE", "abacus")):
+        with monkeypatch.context() as patch, pytest.raises(SettingsError, match=wrong):
+            patch.setenv(name, wrong)
+            load(tiny_checkpoint)
 
 
 def test_unknown_folder_says_what_to_do():

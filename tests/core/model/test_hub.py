@@ -16,10 +16,11 @@ from core.config import ROOT
 COMMIT = "0123456789abcdef0123456789abcdef01234567"
 
 
-@pytest.fixture
-def hub(tiny_checkpoint: Path):
-    """Serves the tiny checkpoint as ``someone/tiny``; yields the address."""
+@pytest.fixture(params=["ema.safetensors", "model_bf16.safetensors"])
+def hub(request, tiny_checkpoint: Path):
+    """Serves the tiny checkpoint as ``someone/tiny``, its weights under two names in turn; yields the address."""
     files = {path.name: path.read_bytes() for path in tiny_checkpoint.iterdir()}
+    files[request.param] = files.pop("ema.safetensors")
 
     class Handler(BaseHTTPRequestHandler):
         def log_message(self, *_):
@@ -49,7 +50,8 @@ def hub(tiny_checkpoint: Path):
                 headers = {"ETag": f'"{hashlib.sha1(body).hexdigest()}"', "X-Repo-Commit": COMMIT}
                 self._reply(200, body, "application/octet-stream", headers)
             else:
-                self._reply(404, b"{}", "application/json", {"X-Error-Code": "RepoNotFound"})
+                missing = "EntryNotFound" if path.startswith("/someone/tiny/") else "RepoNotFound"
+                self._reply(404, b"{}", "application/json", {"X-Error-Code": missing})
 
         do_HEAD = do_GET
 
@@ -68,10 +70,10 @@ def info(hub: str, home: Path, model: str) -> subprocess.CompletedProcess:
     return subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
 
 
-def test_hub_id_is_downloaded_and_loaded(hub, tmp_path):
+def test_hub_id_is_downloaded_and_loaded(request, hub, tmp_path):
     result = info(hub, tmp_path, "someone/tiny")
     assert result.returncode == 0, result.stderr
-    assert json.loads(result.stdout)["weights"] == "ema.safetensors"
+    assert json.loads(result.stdout)["weights"] == request.node.callspec.params["hub"]
 
 
 def test_unknown_hub_id_is_a_sentence(hub, tmp_path):
