@@ -31,24 +31,31 @@ clean:  ## remove .venv and every cache
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis
 	@find . -name __pycache__ -type d -prune -exec rm -rf {} +
 
-# The mark `.installing` lies in .venv until everything is in: an interrupted installation starts from nothing.
-# uv installs ten times as fast as pip, but it does not read pip's settings, where a machine may name a folder with a
-# CPU build of torch. So that folder is handed on. Without one and without a GPU, uv is asked for the CPU build.
+# The mark `.installing` lies in .venv until everything is in, with the number of the process that installs: a second
+# call waits for it, and an installation that was cut off starts from nothing.
+# uv installs ten times as fast as pip, but it does not read pip's settings, where a machine may name folders that hold a
+# CPU build of torch. So those are handed on. Where there is none, nor a GPU, uv is asked for the CPU build.
 $(VENV)/.installed: $(REQS) pyproject.toml
 	@test -n "$(PYTHON)" || { echo "Python 3.11 or newer was not found. Install it, or name it: make PYTHON=python3.12 setup"; exit 1; }
-	@test ! -e $(VENV)/.installing || rm -rf $(VENV)
-	@mkdir -p $(VENV) && touch $(VENV)/.installing
-	@echo "Installing into $(VENV) (the first time only)"
 	@set -e; \
+	mark=$(VENV)/.installing; \
+	if test -e $$mark; then \
+		test -z "$$(cat $$mark)" || ! kill -0 "$$(cat $$mark)" 2>/dev/null || echo "Another call is installing, waiting for it (make clean if it is dead)"; \
+		while test -s $$mark && kill -0 "$$(cat $$mark)" 2>/dev/null; do sleep 1; done; \
+		if test -e $$mark; then rm -rf $(VENV); else exit 0; fi; \
+	fi; \
+	mkdir -p $(VENV) && echo $$$$ > $$mark; \
+	echo "Installing into $(VENV) (the first time only)"; \
 	if command -v uv >/dev/null && uv --version >/dev/null 2>&1; then \
 		test -x $(PY) || uv venv -q --allow-existing --python "$(PYTHON)" $(VENV); \
 		links="$${PIP_FIND_LINKS:-$$($(PYTHON) -m pip config get global.find-links 2>/dev/null || true)}"; \
 		links="$${UV_FIND_LINKS:-$$(echo $$links | tr ' ' ',')}"; \
+		own=$$(for folder in $$(echo "$$links" | tr ',' ' '); do ls "$$folder"/torch-* 2>/dev/null || true; done); \
 		install() { UV_FIND_LINKS="$$links" uv pip install --python $(PY) $(REQS:%=-r %) "$$@"; }; \
-		if test -n "$$links" || nvidia-smi -L >/dev/null 2>&1; then install; \
+		if test -n "$$own" || nvidia-smi -L >/dev/null 2>&1; then install; \
 		else install --torch-backend=cpu || { echo "No CPU build in reach, taking the default one"; install; }; fi; \
 	else \
 		$(PY) -m pip --version >/dev/null 2>&1 || $(PYTHON) -m venv $(VENV); \
 		$(PY) -m pip install --disable-pip-version-check $(REQS:%=-r %); \
-	fi
-	@mv $(VENV)/.installing $@
+	fi; \
+	mv $$mark $@; touch $@

@@ -26,8 +26,8 @@ PACKAGE_OF |= {"_pytest": "pytest", "playwright": "pytest-playwright", "httpx": 
 
 @cache
 def files() -> list[Path]:
-    """Every file that a commit of the work tree would hold."""
-    command = ["git", "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    """Every file that belongs to the project; what else lies in somebody's folder is theirs."""
+    command = ["git", "ls-files", "-z"]
     try:
         done = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True, timeout=60)
     except (OSError, subprocess.CalledProcessError) as error:
@@ -84,6 +84,12 @@ def test_the_readme_tree_names_everything_at_the_top() -> None:
     plain = {".gitignore", ".gitattributes"}
     named = {name.split("/")[0] for name in readme_tree()}
     assert top - named - plain == set()
+
+
+def test_the_readme_tree_names_every_module() -> None:
+    modules = {path.relative_to(ROOT).as_posix() for path in files() if path.suffix == ".py"}
+    modules = {name for name in modules if not name.startswith("tests/") and not name.endswith("__init__.py")}
+    assert modules - set(readme_tree()) == set()
 
 
 def test_every_path_in_a_command_of_the_readme_exists() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import signal
 import socket
@@ -67,6 +68,13 @@ def test_every_task_has_an_endpoint_of_its_name(client: Client, demo: Demo, task
     assert len(outputs) == len(task.outputs) and all(outputs)
     assert record["task"] == task.name and record["seed"] >= 0 and "not for diagnosis" in record["notice"]
     assert demo.files(".dcm") == []
+
+
+def test_the_example_of_the_readme_runs(demo: Demo) -> None:
+    (code,) = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    names: dict = {}
+    exec(code.replace("http://127.0.0.1:7860", demo.url).replace('"scan.dcm"', repr(CT)), names)
+    assert names["text"] and Path(names["path"]).is_file() and names["record"]["task"] == "segmentation"
 
 
 def test_the_api_draws_and_says_in_the_file_who_drew(client: Client) -> None:

@@ -40,18 +40,18 @@ def picture(width: int, height: int) -> Image:
     return Image(PILImage.fromarray(np.stack(channels, -1).astype(np.uint8)))
 
 
-def golden_generator() -> Generator:
-    return Generator(load(CHECKPOINT, torch.device("cpu"), torch.float32))
+def golden_generator(device: str = "cpu", dtype: torch.dtype = torch.float32) -> Generator:
+    return Generator(load(CHECKPOINT, torch.device(device), dtype))
 
 
 def compute() -> dict[str, Tensor]:
     """Everything that is recorded, by name."""
     torch.manual_seed(0)
     generator = golden_generator()
-    return {**_context(generator), **_autoencoder(generator), **_turns(generator), **_training(generator)}
+    return {**context(generator), **_autoencoder(generator), **_turns(generator), **_training(generator)}
 
 
-def _context(generator: Generator) -> dict[str, Tensor]:
+def context(generator: Generator) -> dict[str, Tensor]:
     """Caches, logits and velocities of an edit context."""
     model, tokenizer, out = generator.model, generator.tokenizer, {}
     contexts = Contexts(model, sees_latents=True)
