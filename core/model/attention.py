@@ -17,6 +17,9 @@ from torch import Tensor
 
 from core.data.packing import Layout
 
+LONGEST_OVER_SHORTEST = 1.5
+"""Samples of a padded batch differ in length by at most this factor."""
+
 
 @dataclass(frozen=True)
 class Run:
@@ -142,18 +145,25 @@ class PackedAttention:
         self.plan = Plan([Run(block.length, len(keys), block.causal) for block, keys in seen], self.device)
 
     def _prepare_padded(self) -> None:
-        """Samples side by side in one padded batch: a loop over many short samples would be slower."""
-        spans = self.layout.samples
+        """Samples of similar length side by side in padded batches: a loop over many short ones would be slower."""
+        groups: list[list[tuple[int, int]]] = []
+        for span in sorted(self.layout.samples, key=lambda span: span[1]):
+            if not groups or span[1] > LONGEST_OVER_SHORTEST * groups[-1][0][1]:
+                groups.append([])
+            groups[-1].append(span)
+        self.batches = [self._padded(spans) for spans in groups]
+
+    def _padded(self, spans: list[tuple[int, int]]) -> tuple[Tensor, Tensor, tuple[int, int], Tensor | None]:
+        """Of one batch: the tokens' rows in the sequence, their slots in the batch, its shape, and its mask."""
         longest = max(length for _, length in spans)
-        self.batch = (len(spans), longest)
+        rows = torch.cat([torch.arange(start, start + length) for start, length in spans])
         slots = torch.cat([i * longest + torch.arange(length) for i, (_, length) in enumerate(spans)])
-        self.slots = slots.to(self.device)
         mask = torch.zeros(len(spans), longest, longest, dtype=torch.bool, device=self.device)
         mask[:, :, 0] = True  # padding rows must see something: their result is dropped
-        dense = self.layout.mask() if len(spans) == 1 else None
         for i, (start, length) in enumerate(spans):
-            mask[i, :length, :length] = dense if dense is not None else self._sample_mask(start, length)
-        self.bias = None if mask.all() else mask[:, None]
+            mask[i, :length, :length] = self._sample_mask(start, length)
+        bias = None if mask.all() else mask[:, None]
+        return rows.to(self.device), slots.to(self.device), (len(spans), longest), bias
 
     def _sample_mask(self, start: int, length: int) -> Tensor:
         inside = [
@@ -168,9 +178,13 @@ class PackedAttention:
         if not self.padded:
             return attend(q, *(x.index_select(0, self.keys) for x in (k, v)), self.plan)
 
-        def pad(x: Tensor) -> Tensor:
-            flat = x.new_zeros(self.batch[0] * self.batch[1], *x.shape[1:])
-            return flat.index_copy(0, self.slots, x).view(*self.batch, *x.shape[1:])
+        out = torch.zeros_like(q)
+        for rows, slots, shape, bias in self.batches:
 
-        out = _heads_first(pad(q), pad(k), pad(v), self.bias)
-        return out.reshape(-1, *q.shape[1:]).index_select(0, self.slots)
+            def pad(x: Tensor, rows=rows, slots=slots, shape=shape) -> Tensor:
+                flat = x.new_zeros(shape[0] * shape[1], *x.shape[1:])
+                return flat.index_copy(0, slots, x.index_select(0, rows)).view(*shape, *x.shape[1:])
+
+            part = _heads_first(pad(q), pad(k), pad(v), bias).reshape(-1, *q.shape[1:])
+            out = out.index_copy(0, rows, part.index_select(0, slots))
+        return out
