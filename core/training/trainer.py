@@ -368,8 +368,10 @@ def _loop(model: UnifiedModel, maker: SampleMaker, recipe: TrainRecipe, out: Pat
         optimizer.step()
         decay = min(recipe.ema_decay, (1 + step) / (10 + step))
         torch._foreach_lerp_(list(ema.values()), list(trained.values()), 1 - decay)
-        ce_mean += (losses.ce.mean().item() - ce_mean) * (0.05 if step else 1)
-        mse_mean += (losses.mse.mean().item() - mse_mean) * (0.05 if step else 1)
+        if len(losses.ce):  # a pack may hold no answer, or nothing to draw
+            ce_mean += (losses.ce.mean().item() - ce_mean) * (0.05 if step else 1)
+        if len(losses.mse):
+            mse_mean += (losses.mse.mean().item() - mse_mean) * (0.05 if step else 1)
         if step % 50 == 0:
             tokens = len(packed.layout.positions)
             elapsed = time.monotonic() - start
