@@ -155,6 +155,10 @@ def test_a_visitor_asks_about_a_scan_and_has_it_redrawn(visitor: Page, demo: Dem
     expect(chat.get_by_text("AI-generated image", exact=True)).to_be_visible()
     expect(chat.get_by_text("Model tiny · chat · seed")).to_have_count(2)
     visitor.screenshot(path=tmp_path / "chat.png", full_page=True)
+    visitor.set_viewport_size({"width": 390, "height": 844})
+    for picture in chat.locator("figure img").all():
+        width, height, ratio = picture.evaluate("i => [i.width, i.height, i.naturalWidth / i.naturalHeight]")
+        assert abs(width / height - ratio) < 0.02, "a picture must keep its aspect ratio on a phone"
     ask(visitor, "x" * 2001)
     expect(chat.get_by_role("alert")).to_contain_text("2001 characters")
     expect(visitor.get_by_placeholder("Ask a question")).to_have_value("x" * 2001)
