@@ -3,7 +3,8 @@
 Each tensor in turn is made 1% larger in memory and the groups are replayed until one fails. Some tensors can never be
 noticed, because what follows cancels the change, whatever implements it: the key biases of the vision encoder and of
 the autoencoder add the same number to all scores of a query, which the softmax takes out again; and where every group
-of a group norm is one channel, as in the tiny autoencoder, a convolution before it may be scaled or shifted freely.
+of a group norm is one channel, as in the tiny autoencoder, a convolution before it may be scaled or shifted freely, and
+so may what is added to all pixels of a channel at the decoder's finest level, where nothing but such norms follows.
 """
 
 from __future__ import annotations
@@ -40,7 +41,9 @@ def cancels(entry: Entry, norm_groups: int) -> bool:
     if re.search(r"(vision_model.*self_attn\.k_proj|mid\.attn_1\.k)\.bias$", entry.key):
         return True  # the same number on all scores of a query
     before_a_norm = re.search(r"(block\.\d+|block_\d)\.conv1\.(weight|bias)$", entry.key)
-    return bool(before_a_norm) and entry.shape[0] == norm_groups  # a group of the norm is one channel
+    finest = r"decoder\.up\.(1\.upsample\.conv|0\.block\.\d+\.(conv2|nin_shortcut))\.bias$"
+    one_channel = entry.shape[0] == norm_groups  # in a group of the norm
+    return one_channel and bool(before_a_norm or re.match(finest, entry.key))
 
 
 def unnoticed_tensors(folder: Path) -> dict[str, bool]:
