@@ -170,7 +170,7 @@ def _check_header(header: Dataset) -> int:
     if "Rows" in missing and "Columns" in missing:
         raise ImageError(
             "The DICOM file holds no picture",
-            remedy="Choose an image; reports, plans, contours, waveforms and directories have no pixels",
+            remedy="Choose an image (reports and plans have no pixels), or transfer the file again if it was cut short",
         )
     if missing:
         raise ImageError(f"The DICOM header lacks {', '.join(missing)}", remedy=_REPAIR)
