@@ -77,14 +77,13 @@ class Provenance:
 
 def parameters(checkpoint: Checkpoint, turn: Turn) -> dict:
     """Every setting of a turn that shapes its outputs, with the device, dtype and attention that computed them."""
-    about = checkpoint.info()
     return {
         "outputs": turn.outputs,
         "image": asdict(turn.image) if "image" in turn.outputs else None,
         "text": asdict(turn.text) if "text" in turn.outputs or turn.think else None,
         "size": turn.size,
         **{name: getattr(turn, name) for name in ("think", "chained_resize", "posterior_mean", "parse_special")},
-        **{name: about[name] for name in ("weights", "device", "dtype", "attention")},
+        **checkpoint.computed_by(),
     }
 
 

@@ -111,19 +111,25 @@ class Checkpoint:
         from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
         return f"{self.source}@{from_hub[:8]}" if from_hub else self.folder.name
 
+    def computed_by(self) -> dict[str, str]:
+        """The weights file, and what it runs on: outputs carry it."""
+        return {
+            "weights": self.weights,
+            "device": str(self.model.device),
+            "dtype": str(self.model.dtype).removeprefix("torch."),
+            "attention": backend(self.model.device, self.model.dtype),
+        }
+
     def info(self) -> dict:
         """What was loaded, for ``python -m core info``."""
         tensors = list(self.model.state_dict().values())
         return {
             "model": self.name,
             "folder": str(self.folder),
-            "weights": self.weights,
             "tensors": len(tensors),
             "parameters": sum(t.numel() for t in tensors),
             "bytes": sum(t.numel() * t.element_size() for t in tensors),
-            "device": str(self.model.device),
-            "dtype": str(self.model.dtype).removeprefix("torch."),
-            "attention": backend(self.model.device, self.model.dtype),
+            **self.computed_by(),
         }
 
 
