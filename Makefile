@@ -7,10 +7,12 @@ PYTHON ?= $(shell for p in python3 python3.13 python3.12 python3.11 python; do \
 	$$p -c 'import sys; sys.exit(sys.version_info < (3, 11))' >/dev/null 2>&1 && echo $$p && break; done)
 # Options for pytest, as in `make test PYTEST="-k dicom -x"`.
 PYTEST ?=
+# Folder with manifest.csv for `make nano`, as in `make nano DATA=../shared/data`.
+DATA ?= data
 # Options for app.py, as in `make run APP="--port 8000"`.
 APP ?=
 
-.PHONY: help setup run test lint clean
+.PHONY: help setup run test lint nano clean
 .DEFAULT_GOAL := help
 
 help:  ## what can be made
@@ -26,6 +28,16 @@ test: lint  ## check the style, then run all tests
 
 lint: setup  ## check the style only
 	@$(PY) -m ruff check .
+
+nano: setup  ## make the shipped checkpoint from DATA=FOLDER: hours; a call that was cut off goes on
+	@test -f "$(DATA)/manifest.csv" || { echo "No manifest.csv in '$(DATA)'. Name its folder: make nano DATA=FOLDER"; exit 1; }
+	@test -f runs/data/nano.jsonl || $(PY) -m core records build $(DATA)/manifest.csv --out runs/data/nano.jsonl \
+		--max-side 256 --simulated-oct 400 \
+		--hold-out mri_ms/ms_patient07.npz stain_cima/lesions_/Izd2-29-041-w35_HE.jpg
+	@test -f runs/nano/autoencoder/.done || { $(PY) -m core train core/training/recipes/nano/autoencoder.json && touch runs/nano/autoencoder/.done; }
+	@test -f runs/nano/fresh/ema.safetensors || $(PY) -m core train core/training/recipes/nano/fresh.json
+	@for stage in 1 2 3; do $(PY) -m core train core/training/recipes/nano/stage$$stage.json || exit; done
+	@$(PY) -m benchmarks.nano --records runs/data/nano.jsonl --model runs/nano/stage3
 
 clean:  ## remove .venv and every cache
 	@rm -rf $(VENV) .pytest_cache .ruff_cache .hypothesis

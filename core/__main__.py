@@ -1,4 +1,4 @@
-"""The command line: ``python -m core info | run | train``."""
+"""The command line: ``python -m core info | run | records | train | evaluate``."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import sys
 from pathlib import Path
 
 from core.config import default_model
-from core.errors import PromptError, SettingsError, UniMedError
+from core.data.records import SPLITS
+from core.errors import PromptError, RecordError, SettingsError, UniMedError
 from core.tasks import TASKS, get_task
 
 
@@ -50,11 +51,66 @@ def _parser() -> argparse.ArgumentParser:
     for command in (info, run):
         command.add_argument("--model", default=default_model(), help="checkpoint folder or hub id (default: nano)")
 
-    train = commands.add_parser("train", help="train from a recipe")
+    train = commands.add_parser("train", help="train from a recipe; the same command goes on where it was cut off")
     train.add_argument("recipe", type=Path, help="JSON file, see core/training/recipes")
     train.add_argument("overrides", nargs="*", metavar="key=value", help="replace keys of the recipe")
+    train.add_argument(
+        "--consolidate", action="store_true", help="write the last save as a checkpoint folder, without training"
+    )
     train.set_defaults(command=_train)
+
+    evaluate = commands.add_parser("evaluate", help="score a checkpoint on records, beside naive baselines")
+    evaluate.add_argument("--records", type=Path, required=True, help="JSONL file of `records build` or `import`")
+    evaluate.add_argument("--model", default=default_model(), help="checkpoint folder or hub id (default: nano)")
+    evaluate.add_argument("--out", type=Path, required=True, help="folder for metrics.json and index.html")
+    evaluate.add_argument("--split", default="test", choices=SPLITS)
+    evaluate.add_argument("--limit", type=int, default=200, help="records of each task at most (default: 200)")
+    evaluate.add_argument("--seed", type=int, default=0)
+    evaluate.add_argument("--features", default="small", help="feature network: small, or a hub id (default: small)")
+    evaluate.set_defaults(command=_evaluate)
+
+    records = commands.add_parser("records", help="make, import, check and filter training records")
+    _records_parser(records.add_subparsers(required=True, metavar="COMMAND"))
     return parser
+
+
+def _records_parser(commands: argparse._SubParsersAction) -> None:
+    build = commands.add_parser("build", help="records of every task from a manifest.csv and its folders")
+    build.add_argument("manifest", type=Path)
+    build.add_argument("--root", type=Path, help="folder that the manifest's paths start from (default: its own)")
+    build.add_argument("--tiers", nargs="+", default=["A", "B"], help="licence tiers to take (default: A B)")
+    build.add_argument("--hold-out", nargs="*", default=[], metavar="PATH", help="rows that count as test data")
+    build.add_argument("--simulated-oct", type=int, default=0, metavar="N", help="add N simulated eyes (default: 0)")
+
+    imports = commands.add_parser("import", help="records of a public set in its published layout")
+    imports.add_argument("name", help="vqa_rad, slake, pathvqa, ...; a wrong name lists them")
+    imports.add_argument("folder", type=Path, help="the set as its authors publish it")
+
+    for command in (build, imports):
+        command.add_argument("--out", type=Path, required=True, help="JSONL file; its pictures go beside it")
+        command.add_argument("--max-side", type=int, default=512, help="of stored pictures, in pixels (default: 512)")
+        command.add_argument(
+            "--coarse-side", type=int, default=16, help="pixels that a super-resolution input has (default: 16)"
+        )
+        command.add_argument("--seed", type=int, default=0, help="of wordings and simulated scans (default: 0)")
+    build.set_defaults(command=_records_build)
+    imports.set_defaults(command=_records_import)
+
+    check = commands.add_parser("check", help="validate every line, file and split; status 2 if something is wrong")
+    check.add_argument("records", type=Path)
+    check.set_defaults(command=_records_check)
+
+    keep = commands.add_parser("filter", help="the paper's quality control: length, size, alignment, expert ratings")
+    keep.add_argument("records", type=Path)
+    keep.add_argument("--out", type=Path, required=True, help="JSONL file in the same folder")
+    keep.add_argument("--min-text", type=int, default=10, help="characters (default: 10)")
+    keep.add_argument("--max-text", type=int, default=1024, help="characters (default: 1024)")
+    keep.add_argument("--min-side", type=int, default=128, help="pixels of each side (default: 128)")
+    keep.add_argument("--scorer", help="likelihood, likelihood:FOLDER or clip:HUB_ID; none is used by default")
+    keep.add_argument("--drop", type=float, default=0.5, help="worst share by alignment to drop (default: 0.5)")
+    keep.add_argument("--ratings", type=Path, help="JSONL of expert ratings; the mean must reach --gate")
+    keep.add_argument("--gate", type=float, default=0.85, help="(default: 0.85)")
+    keep.set_defaults(command=_records_filter)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -112,7 +168,74 @@ def _make_folder(folder: Path, *, needed: bool) -> None:
 def _train(options: argparse.Namespace) -> None:
     from core.training.recipe import run_recipe
 
-    print(run_recipe(options.recipe, options.overrides))
+    print(run_recipe(options.recipe, options.overrides, consolidate=options.consolidate))
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    from core.evaluation.evaluate import evaluate
+
+    result = evaluate(
+        options.records, options.model, options.out, options.split, options.limit, options.seed, options.features
+    )
+    print(json.dumps(result["summary"], indent=2, ensure_ascii=False))
+    print(options.out / "index.html")
+
+
+def _records_build(options: argparse.Namespace) -> None:
+    from core.data.build import BuildOptions, build
+
+    settings = BuildOptions(
+        tuple(options.tiers), options.max_side, options.coarse_side, options.simulated_oct, tuple(options.hold_out),
+        options.seed,
+    )  # fmt: skip
+    _print_counts(build(options.manifest, options.root or options.manifest.parent, options.out, settings), options.out)
+
+
+def _records_import(options: argparse.Namespace) -> None:
+    from core.data.layouts import import_dataset
+
+    counts = import_dataset(
+        options.name, options.folder, options.out, max_side=options.max_side, seed=options.seed,
+        coarse_side=options.coarse_side,
+    )  # fmt: skip
+    _print_counts(counts, options.out)
+
+
+def _print_counts(counts: dict[str, int], out: Path) -> None:
+    for name, count in sorted(counts.items()):
+        print(f"{count:8}  {name}")
+    print(out)
+
+
+def _records_check(options: argparse.Namespace) -> None:
+    from core.data.check import check
+
+    report = check(options.records)
+    print("\n".join(report.lines()))
+    if not report.ok:
+        raise RecordError(f"{options.records.name} has {len(report.problems)} problem(s), listed above")
+
+
+def _records_filter(options: argparse.Namespace) -> None:
+    from core.data.quality import QualityRules, filter_records
+    from core.data.records import read_records, write_records
+
+    if options.out.resolve().parent != options.records.resolve().parent:
+        raise SettingsError("The output must stand beside the records, whose pictures it uses", value=str(options.out))
+    scorer = None
+    if options.scorer:
+        from core.evaluation.alignment import scorer_of
+
+        scorer = scorer_of(options.scorer)
+    rules = QualityRules(
+        options.min_text, options.max_text, options.min_side, options.drop if scorer else 0.0, options.ratings,
+        options.gate,
+    )  # fmt: skip
+    kept, steps = filter_records(read_records(options.records), options.records.parent, rules, scorer)
+    for step in steps:
+        print("\n".join(step.lines()))
+    write_records(options.out, kept)
+    print(options.out)
 
 
 if __name__ == "__main__":

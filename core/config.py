@@ -159,6 +159,8 @@ class ModelConfig:
     vit_resize: ResizeRule = ResizeRule(980, 387, 14)
     chat_resize: ResizeRule = ResizeRule(980, 378, 14, 2_007_040)
     image: ImageSampling = field(default_factory=ImageSampling)
+    edit: ImageSampling | None = None
+    """How an image is drawn out of another one; None means like any other."""
     text: TextSampling = field(default_factory=TextSampling)
     vit_max_num_patch_per_side: int | None = None
     version: str = ""
@@ -203,6 +205,7 @@ class ModelConfig:
             vit_resize=_build(ResizeRule, resize["vit"]) if "vit" in resize else default.vit_resize,
             chat_resize=_build(ResizeRule, resize["chat"]) if "chat" in resize else default.chat_resize,
             image=_build(ImageSampling, sampling.get("image", {})),
+            edit=_build(ImageSampling, sampling["edit"]) if "edit" in sampling else None,
             text=_build(TextSampling, sampling.get("text", {})),
             vit_max_num_patch_per_side=model.get("vit_max_num_patch_per_side"),
             version=model.get("version", ""),

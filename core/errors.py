@@ -34,3 +34,7 @@ class PromptError(UniMedError):
 
 class CheckpointError(UniMedError):
     """A checkpoint folder that is incomplete, inconsistent or too large for the machine."""
+
+
+class RecordError(UniMedError):
+    """A line of a records file, or a file that it names, that cannot be used. ``what`` starts with FILE:LINE."""

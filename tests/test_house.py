@@ -19,7 +19,8 @@ README = (ROOT / "README.md").read_text(encoding="utf-8")
 MAKEFILE = (ROOT / "Makefile").read_text(encoding="utf-8")
 MAX_BYTES = 30 * 2**20
 # Import names that differ from the name of the package that brings them.
-PACKAGE_OF = {"PIL": "pillow", "huggingface_hub": "huggingface-hub", "gradio_client": "gradio"}
+PACKAGE_OF = {"PIL": "pillow", "skimage": "scikit-image", "huggingface_hub": "huggingface-hub"}
+PACKAGE_OF |= {"gradio_client": "gradio"}
 # The packages that bring these are requirements of the ones we name: (import name, our requirement).
 PACKAGE_OF |= {"_pytest": "pytest", "playwright": "pytest-playwright", "httpx": "gradio", "fastapi": "gradio"}
 

@@ -13,7 +13,7 @@ Sources: spec sections 7 and 11.2.
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 
 import torch
@@ -199,6 +199,12 @@ class Pack:
     labels: Tensor
     ce_index: Tensor
     ce_weights: Tensor
+
+    def to(self, device: torch.device) -> Pack:
+        """The pack with its tensors on a device; the layout's ``latents`` stay on the CPU, where plans are made."""
+        moved = {f.name: getattr(self, f.name) for f in fields(self)}
+        moved = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in moved.items()}
+        return Pack(**moved | {"layout": replace(self.layout, positions=self.layout.positions.to(device))})
 
 
 @dataclass

@@ -5,12 +5,12 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass, replace
 
-from core.config import ImageSampling, TextSampling
+from core.config import ImageSampling, ModelConfig, TextSampling
 from core.inference.events import SegmentDone
 from core.inference.generator import Generator
 from core.inference.provenance import Provenance
 from core.inference.session import Turn
-from core.sequence import Image, Text
+from core.sequence import Image, Sequence, Text
 from core.tasks import Task
 
 
@@ -36,11 +36,24 @@ def task_turn(
     image: ImageSampling | None = None, text: TextSampling | None = None,
 ) -> Turn:  # fmt: skip
     """A turn of a new conversation that does the task with the model's own settings where none are given."""
+    return turn_of(generator, task, task.build(images, prompt), seed, image, text)
+
+
+def turn_of(
+    generator: Generator, task: Task, inputs: Sequence, seed: int, image: ImageSampling | None = None,
+    text: TextSampling | None = None,
+) -> Turn:  # fmt: skip
+    """The same for inputs that are built already, such as those of a record."""
     config = generator.config
     return Turn(
-        generator.session(), task.build(images, prompt), task.outputs, seed=seed, image=image or config.image,
+        generator.session(), inputs, task.outputs, seed=seed, image=image or image_sampling(config, task),
         text=text or config.text, chained_resize=not task.reads_directly,
     )  # fmt: skip
+
+
+def image_sampling(config: ModelConfig, task: Task) -> ImageSampling:
+    """The model's own settings for the images that a task draws."""
+    return config.edit if task.images and config.edit is not None else config.image
 
 
 def run_task(
@@ -49,7 +62,8 @@ def run_task(
 ) -> Answer:  # fmt: skip
     """Runs a task to its end. ``steps`` and ``temperature`` replace the model's own."""
     config = generator.config
-    image = config.image if steps is None else replace(config.image, num_timesteps=steps)
+    own = image_sampling(config, task)
+    image = own if steps is None else replace(own, num_timesteps=steps)
     text = config.text if temperature is None else replace(config.text, temperature=temperature)
     turn = task_turn(generator, task, images, prompt, seed, image, text)
     start = time.perf_counter()

@@ -174,7 +174,11 @@ class PackedAttention:
         return Layout(tuple(inside), torch.zeros(length, dtype=torch.long), torch.zeros(0, dtype=torch.long)).mask()
 
     def __call__(self, layer: int, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """q [N, heads, d], k and v [N, kv_heads, d] in sequence order; returns [N, heads, d]."""
+        """q [N, heads, d], k and v [N, kv_heads, d] in sequence order; returns [N, heads, d].
+
+        Under autocast the norms leave q and k in float32; they take the dtype of v.
+        """
+        q, k = q.to(v.dtype), k.to(v.dtype)
         if not self.padded:
             return attend(q, *(x.index_select(0, self.keys) for x in (k, v)), self.plan)
 

@@ -286,6 +286,7 @@ def write_config(config: ModelConfig, folder: Path) -> None:
     """Writes the JSON files that ``ModelConfig.from_folder`` reads."""
     folder.mkdir(parents=True, exist_ok=True)
     resize = {n: dataclasses.asdict(getattr(config, f"{n}_resize")) for n in ("vae", "vit", "chat")}
+    sampling = {n: dataclasses.asdict(getattr(config, n)) for n in ("image", "edit", "text") if getattr(config, n)}
     files = {
         "llm_config.json": {"model_type": "qwen2", **dataclasses.asdict(config.llm)},
         "vit_config.json": {"model_type": "siglip_vision_model", **dataclasses.asdict(config.vit)},
@@ -301,9 +302,7 @@ def write_config(config: ModelConfig, folder: Path) -> None:
             "untrained_tasks": list(config.untrained_tasks),
         },
         "preprocessor_config.json": {"image_mean": [0.5] * 3, "image_std": [0.5] * 3, "resize": resize},
-        "generation_config.json": {
-            "sampling": {"image": dataclasses.asdict(config.image), "text": dataclasses.asdict(config.text)}
-        },
+        "generation_config.json": {"sampling": sampling},
     }
     for name, content in files.items():
         (folder / name).write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")

@@ -14,6 +14,7 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from core.config import LLMConfig
 from core.data.packing import Layout
@@ -123,11 +124,16 @@ class MixtureOfTransformers(nn.Module):
         self.norm = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.norm_gen = RMSNorm(config.hidden_size, config.rms_norm_eps)
         self.lm_head = nn.Linear(config.hidden_size, config.vocab_size, bias=False)
+        self.recompute_every = 0
+        """In training, every n-th layer is computed again in the backward pass instead of being remembered."""
 
     def forward(self, und: Tensor, gen: Tensor, layout: Layout, attention: Attention) -> tuple[Tensor, Tensor]:
         """Final hidden states of both kinds of tokens, each in the order of its input."""
         rotary = Rotary(layout.positions, self.config.head_dim, self.config.rope_theta)
         tables = rotary.rows(layout.und, und.dtype), rotary.rows(layout.gen, und.dtype)
         for layer in self.layers:
-            und, gen = layer(und, gen, layout, tables, attention)
+            if self.recompute_every and torch.is_grad_enabled() and layer.index % self.recompute_every == 0:
+                und, gen = checkpoint(layer, und, gen, layout, tables, attention, use_reentrant=False)
+            else:
+                und, gen = layer(und, gen, layout, tables, attention)
         return self.norm(und), self.norm_gen(gen)

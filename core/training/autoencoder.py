@@ -20,23 +20,24 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.config import VAEConfig
+from core.data.records import open_picture, read_records
+from core.errors import RecordError
 from core.model.vae import Autoencoder, flux_key, flux_shape
-from core.training.pictures import load_pictures, simulated_oct
+
+LONGEST_SIDE = 192
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """``seconds`` ends the run early and shortens the learning-rate schedule accordingly.
+    """``init`` names a folder with an ``ae.safetensors`` of the same sizes to go on from.
 
-    ``init`` names a folder with an ``ae.safetensors`` of the same sizes to go on from. ``bf16`` runs the convolutions
-    in bfloat16; weights, losses and the optimizer stay in float32.
+    ``bf16`` runs the convolutions in bfloat16; weights, losses and the optimizer stay in float32.
     """
 
     kind: str
-    data: str
+    records: str
     out: str
     steps: int
-    seconds: float
     ch: int = 16
     ch_mult: tuple[int, ...] = (1, 2, 4, 8)
     num_res_blocks: int = 1
@@ -47,7 +48,7 @@ class AutoencoderRecipe:
     learning_rate: float = 1e-3
     kl_weight: float = 1e-6
     gradient_weight: float = 1.0
-    simulated_oct: int = 400
+    squared_weight: float = 0.0
     bf16: bool = False
     init: str = ""
     seed: int = 0
@@ -57,9 +58,8 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
     """Runs the recipe and returns the output folder."""
     torch.manual_seed(recipe.seed)
     rng = np.random.default_rng(recipe.seed)
-    root = Path(recipe.data)
-    pictures = load_pictures(root, ("train", "val")) + simulated_oct(recipe.simulated_oct, recipe.seed)
-    weights = _source_weights([p.source for p in pictures])
+    pictures, sources = load_pictures(Path(recipe.records), ("train", "val"))
+    weights = _source_weights(sources)
     config = VAEConfig(
         ch=recipe.ch, ch_mult=recipe.ch_mult, num_res_blocks=recipe.num_res_blocks, z_channels=recipe.z_channels,
         norm_num_groups=recipe.norm_num_groups,
@@ -72,26 +72,25 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
     print(f"{len(pictures)} pictures, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
     start = time.monotonic()
     for step in range(recipe.steps):
-        progress = max(step / recipe.steps, (time.monotonic() - start) / recipe.seconds)
-        if progress >= 1:
-            break
-        rate = recipe.learning_rate * min(1, (step + 1) / 100) * 0.5 * (1 + math.cos(math.pi * progress))
+        cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
+        rate = recipe.learning_rate * min(1, (step + 1) / 100) * cosine
         optimizer.param_groups[0]["lr"] = rate
         chosen = rng.choice(len(pictures), recipe.batch, p=weights)
-        pixels = torch.stack([_crop(pictures[i].image, recipe.size, rng) for i in chosen])
+        pixels = torch.stack([_crop(pictures[i], recipe.size, rng) for i in chosen])
         with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
             mean, logvar = (m.float() for m in model.moments(pixels))
             logvar = logvar.clamp(-12, 6)
             drawn = model.decode(model.scale(mean + torch.exp(logvar / 2) * torch.randn_like(logvar))).float()
         kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum() / recipe.batch
-        reconstruction = (drawn - pixels).abs().mean()
-        loss = reconstruction + recipe.gradient_weight * _gradient_loss(drawn, pixels) + recipe.kl_weight * kl
+        difference = drawn - pixels
+        loss = difference.abs().mean() + recipe.squared_weight * difference.square().mean()
+        loss = loss + recipe.gradient_weight * _gradient_loss(difference) + recipe.kl_weight * kl
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            psnr = -10 * math.log10(((drawn.detach() - pixels) / 2).square().mean().item())
+            psnr = -10 * math.log10((difference.detach() / 2).square().mean().item())
             elapsed = time.monotonic() - start
             print(f"step {step} loss {loss.item():.4f} psnr {psnr:.2f} kl {kl.item():.0f} {elapsed:.0f} s", flush=True)
         if step % 500 == 499:
@@ -118,7 +117,7 @@ def _finish(model, config, recipe, pictures, weights, rng) -> Path:
     with torch.no_grad():
         chosen = rng.choice(len(pictures), 256, p=weights)
         latents = torch.cat([
-            model.moments(torch.stack([_crop(pictures[i].image, recipe.size, rng) for i in part]))[0]
+            model.moments(torch.stack([_crop(pictures[i], recipe.size, rng) for i in part]))[0]
             for part in np.array_split(chosen, 16)
         ])  # fmt: skip
         config = dataclasses.replace(
@@ -126,15 +125,34 @@ def _finish(model, config, recipe, pictures, weights, rng) -> Path:
         )
         _save(model, config, out)
         model.config = config
-        test = load_pictures(Path(recipe.data), ("test",))
+        test, _ = load_pictures(Path(recipe.records), ("test",))
         test = [test[i] for i in rng.permutation(len(test))[:256]]
         scores = []
         for picture in test:
-            pixels = _crop(picture.image, recipe.size, rng)[None]
+            pixels = _crop(picture, recipe.size, rng)[None]
             error = (model.decode(model.encode(pixels)).clamp(-1, 1) - pixels) / 2
             scores.append(-10 * math.log10(error.square().mean().item()))
+    if not scores:
+        return out
     print(f"test PSNR mean {np.mean(scores):.2f} dB, worst {np.min(scores):.2f} dB, n {len(scores)}", flush=True)
     return out
+
+
+def load_pictures(records: Path, splits: tuple[str, ...]) -> tuple[list[PILImage.Image], list[str]]:
+    """Every image that is drawn or drawn from, once, and where it comes from; masks count as a source of their own."""
+    found: dict[str, tuple[str, str]] = {}
+    for record in read_records(records, splits):
+        if record.sub_task_type in ("text_to_image", "segmentation"):
+            source = "mask" if record.sub_task_type == "segmentation" else record.dataset
+            found.setdefault(record.output_img[0], (source, record.place))
+    pictures = []
+    for path, (_, place) in found.items():
+        image = open_picture(records.parent, path, place)
+        image.thumbnail((LONGEST_SIDE, LONGEST_SIDE), PILImage.Resampling.LANCZOS)
+        pictures.append(image)
+    if not pictures:
+        raise RecordError("The records have no image to draw", value=splits, remedy="Build records of the train split")
+    return pictures, [source for source, _ in found.values()]
 
 
 def _source_weights(sources: list[str]) -> np.ndarray:
@@ -156,9 +174,8 @@ def _crop(image: PILImage.Image, size: int, rng: np.random.Generator) -> Tensor:
     return torch.from_numpy(array / 127.5 - 1).permute(2, 0, 1)
 
 
-def _gradient_loss(a: Tensor, b: Tensor) -> Tensor:
-    """Mean absolute difference of the images' horizontal and vertical differences."""
-    d = a - b
+def _gradient_loss(d: Tensor) -> Tensor:
+    """Mean absolute value of the horizontal and vertical steps of a difference of images."""
     return (d[..., 1:, :] - d[..., :-1, :]).abs().mean() + (d[..., 1:] - d[..., :-1]).abs().mean()
 
 

@@ -4,22 +4,151 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import math
 from pathlib import Path
 from typing import TypeVar
 
+from core.data.records import MAIN_TASKS, SPLITS
 from core.errors import SettingsError
+from core.tasks import TASKS
 
 R = TypeVar("R")
+PARTS = {
+    "vit": r"vit\.",
+    "connector": r"connector\.",
+    "und": r"language_model\.(layers\.\d+\.und|embed_tokens|norm|lm_head)\.",
+    "gen": r"language_model\.(layers\.\d+\.gen|norm_gen)\.",
+    "flow": r"(time_embedder|vae2llm|llm2vae)\.",
+}
+"""Parts that a recipe may freeze, and the names of their parameters. The autoencoder and both position tables never
+train."""
+LORA_TARGETS = r"language_model\.layers\.\d+\.(und|gen)\.(q|k|v|o|gate|up|down)_proj"
+NOT_BINDING = ("log_every", "sample_every", "save_every", "keep", "cache")
+"""Keys that may differ when a run goes on: they don't change what is computed."""
+
+
+@dataclasses.dataclass(frozen=True)
+class FreshRecipe:
+    """Sizes of a new model: makes a checkpoint folder with random weights, a tokenizer of the records' texts and a
+    trained autoencoder. ``edit_timesteps`` and guidance are the settings that its outputs are drawn with."""
+
+    kind: str
+    records: str
+    autoencoder: str
+    out: str
+    hidden_size: int = 256
+    num_hidden_layers: int = 6
+    num_attention_heads: int = 4
+    num_key_value_heads: int = 2
+    intermediate_size: int = 512
+    vit_hidden_size: int = 192
+    vit_layers: int = 4
+    vocab_size: int = 2048
+    image_size: int = 128
+    vit_size: int = 126
+    num_timesteps: int = 25
+    cfg_text_scale: float = 3.0
+    edit_timesteps: int = 6
+    seed: int = 0
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainRecipe:
+    """How a checkpoint folder is trained on records.
+
+    Data: ``mix`` are the shares of the record kinds; ``task_weights`` those of the tasks within a kind (1 where none is
+    given). Modalities of a task are drawn equally often. ``variants`` is the number of crops of every picture, the
+    first of which is the whole. ``cache`` is the folder of autoencoder posteriors, filled before the first step; an
+    empty name computes them at each use.
+
+    Optimisation (spec section 11.7): a step holds ``accumulate`` packs of ``tokens_per_pack`` tokens on every process.
+    ``schedule`` is "cosine" down to ``min_learning_rate``, or "constant". ``bf16`` runs matrix products in bfloat16;
+    weights, losses and the optimizer stay in float32. ``recompute_every`` n > 0 keeps no activations of every n-th
+    layer. ``lora_rank`` above 0 trains adapters alone, on the layers that match ``lora_targets``.
+
+    Guarding: the state is saved every ``save_every`` steps, and the last ``keep`` are kept.
+    """
+
+    kind: str
+    records: str
+    init: str
+    out: str
+    steps: int
+    mix: dict[str, float]
+    task_weights: dict[str, float] = dataclasses.field(default_factory=dict)
+    splits: tuple[str, ...] = ("train",)
+    freeze: tuple[str, ...] = ()
+    variants: int = 1
+    cache: str = ""
+    drop_text: float = 0.1
+    drop_vit: float = 0.3
+    drop_vae: float = 0.3
+    tokens_per_pack: int = 32768
+    max_sample_tokens: int = 16384
+    accumulate: int = 1
+    learning_rate: float = 1e-4
+    min_learning_rate: float = 1e-7
+    warmup_steps: int = 2000
+    schedule: str = "cosine"
+    eps: float = 1e-15
+    weight_decay: float = 0.0
+    clip: float = 1.0
+    ema_decay: float = 0.9999
+    ce_weight: float = 1.0
+    mse_weight: float = 1.0
+    timestep_shift: float = 1.0
+    bf16: bool = True
+    recompute_every: int = 0
+    lora_rank: int = 0
+    lora_alpha: int = 64
+    lora_targets: str = LORA_TARGETS
+    seed: int = 0
+    version: str = ""
+    save_every: int = 500
+    keep: int = 2
+    log_every: int = 10
+    sample_every: int = 0
+
+    def __post_init__(self) -> None:
+        _known("mix", self.mix, MAIN_TASKS)
+        _known("task_weights", self.task_weights, (*TASKS, "text"))
+        _known("splits", self.splits, SPLITS)
+        _known("freeze", self.freeze, tuple(PARTS))
+        _known("schedule", (self.schedule,), ("cosine", "constant"))
+        shares = [*self.mix.values(), *self.task_weights.values()]
+        if not all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in shares) or not any(shares):
+            raise SettingsError("mix and task_weights must be shares of 0 or more, not all 0", value=shares)
+        for name in ("steps", "variants", "tokens_per_pack", "accumulate", "save_every", "keep", "log_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
+
+    def binding(self) -> dict:
+        """The keys that decide what is computed, as JSON gives them back."""
+        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in NOT_BINDING}
+        return json.loads(json.dumps(values))
+
+
+def _known(key: str, values, known: tuple[str, ...]) -> None:
+    for value in values:
+        if value not in known:
+            raise SettingsError(f"Unknown name in the recipe's {key}", value=value, remedy=f"Use {', '.join(known)}")
 
 
 def read_recipe(path: Path, overrides: list[str]) -> dict:
-    """The recipe's keys and values. An override's value is JSON where it parses as such, otherwise a string."""
+    """The recipe's keys and values. An override's value is JSON where it parses as such, otherwise a string.
+
+    Raises:
+        SettingsError: no such file, or not a JSON object (the message names file, line and column).
+    """
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
-    except FileNotFoundError as error:
-        raise SettingsError("No such recipe", value=str(path), remedy="See core/training/recipes") from error
+    except OSError as error:
+        what = f"The recipe cannot be read ({error.strerror})"
+        raise SettingsError(what, value=str(path), remedy="See core/training/recipes") from error
     except ValueError as error:
-        raise SettingsError(f"The recipe is not valid JSON ({error})", value=str(path)) from error
+        raise SettingsError(f"{path.name} is not valid JSON ({error})", remedy="Mend that place") from error
+    if not isinstance(values, dict):
+        raise SettingsError(f"{path.name} must hold a JSON object", value=type(values).__name__)
     for item in overrides:
         key, separator, text = item.partition("=")
         if not separator:
@@ -35,7 +164,7 @@ def build_recipe(cls: type[R], values: dict) -> R:
     """The recipe as a dataclass.
 
     Raises:
-        SettingsError: a key that the dataclass lacks, or a required one that is missing.
+        SettingsError: a key that the dataclass lacks, a required one that is missing, or a wrong type.
     """
     known = {f.name for f in dataclasses.fields(cls)}
     for key in values:
@@ -47,22 +176,35 @@ def build_recipe(cls: type[R], values: dict) -> R:
     ]  # fmt: skip
     if missing:
         raise SettingsError("The recipe lacks a key", value=missing[0], remedy=f"Give {missing[0]}=VALUE")
+    kinds = {"int": int, "float": (int, float), "bool": bool, "str": str}
     for f in dataclasses.fields(cls):
-        kind = {"int": int, "float": (int, float), "bool": bool, "str": str}.get(f.type, object)
-        if f.name in values and not isinstance(values[f.name], kind):
-            raise SettingsError(f"The recipe's {f.name} must be of type {f.type}", value=values[f.name])
+        kind = kinds.get(f.type, dict if f.type.startswith("dict") else list)
+        value = values.get(f.name)
+        if f.name in values and (not isinstance(value, kind) or isinstance(value, bool) != (kind is bool)):
+            raise SettingsError(f"The recipe's {f.name} must be of type {f.type}", value=value)
     return cls(**{k: tuple(v) if isinstance(v, list) else v for k, v in values.items()})
 
 
-def run_recipe(path: Path, overrides: list[str]) -> Path:
-    """Trains what the recipe's ``kind`` says and returns the output folder."""
+def run_recipe(path: Path, overrides: list[str], *, consolidate: bool = False) -> Path:
+    """Trains what the recipe's ``kind`` says and returns the output folder.
+
+    With ``consolidate`` the last saved state of a run becomes a checkpoint folder, and nothing is trained.
+    """
     values = read_recipe(path, overrides)
-    if values.get("kind") == "autoencoder":
+    kind = values.get("kind")
+    if consolidate and kind != "model":
+        raise SettingsError("Only a run of kind model is consolidated", value=kind)
+    if kind == "autoencoder":
         from core.training.autoencoder import AutoencoderRecipe, train_autoencoder
 
         return train_autoencoder(build_recipe(AutoencoderRecipe, values))
-    if values.get("kind") == "model":
-        from core.training.trainer import TrainRecipe, train_model
+    if kind == "fresh":
+        from core.training.fresh import make_fresh
 
-        return train_model(build_recipe(TrainRecipe, values))
-    raise SettingsError("Unknown kind of recipe", value=values.get("kind"), remedy="Use 'autoencoder' or 'model'")
+        return make_fresh(build_recipe(FreshRecipe, values))
+    if kind == "model":
+        from core.training.trainer import Trainer, consolidate_run
+
+        recipe = build_recipe(TrainRecipe, values)
+        return consolidate_run(recipe) if consolidate else Trainer(recipe).run()
+    raise SettingsError("Unknown kind of recipe", value=kind, remedy="Use autoencoder, fresh or model")

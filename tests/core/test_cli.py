@@ -112,6 +112,6 @@ def test_info_says_what_was_loaded(tiny_checkpoint, capsys):
 
 def test_unknown_recipe_keys_are_refused(tmp_path, capsys):
     recipe = tmp_path / "r.json"
-    recipe.write_text('{"kind": "model", "data": ".", "autoencoder": ".", "out": ".", "seconds": 1}')
+    recipe.write_text('{"kind": "model", "records": ".", "init": ".", "out": ".", "steps": 1, "mix": {"text": 1}}')
     status, _, err = run(capsys, "train", str(recipe), "learnin_rate=1")
     assert status == 2 and "learnin_rate" in err

@@ -21,9 +21,9 @@ from core.inference.events import SegmentDone
 from core.inference.generator import Generator
 from core.inference.session import Contexts, Turn
 from core.model.checkpoint import load, official_key
+from core.model.objective import packed_losses
 from core.model.unified import LatentPiece, TextPiece
 from core.sequence import Image, Text
-from core.training.objective import packed_losses
 
 FOLDER = Path(__file__).parent
 CHECKPOINT = FOLDER / "tiny"

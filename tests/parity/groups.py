@@ -31,11 +31,11 @@ from core.inference.session import Contexts, Turn
 from core.model.cache import KVCache
 from core.model.checkpoint import load, official_key
 from core.model.flow import guided, schedule, sinusoid
+from core.model.objective import packed_losses
 from core.model.transformer import Rotary
 from core.model.unified import LatentPiece, TextPiece
 from core.model.vit import sincos_table
 from core.sequence import Image, Text
-from core.training.objective import packed_losses
 from tests.parity.vectors import Group, sha256_of
 
 TIME = r"\d+(?:\.\d+)?"

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from core.data.packing import Pack
 from core.model.attention import PackedAttention
@@ -47,10 +47,29 @@ def packed_losses(model: UnifiedModel, pack: Pack, noise: Tensor, shift: float) 
     if len(pack.latents):
         t = shifted(torch.sigmoid(pack.raw_times), shift)
         gen = model.embed_latent(noised(pack.latents, noise, t), pack.latent_position_ids, t)
-    und, gen = model.language_model(und, gen, layout, PackedAttention(layout, und.dtype))
+    und, gen = model.language_model(und, gen, layout, PackedAttention(layout, _compute_dtype(und)))
     rows = torch.searchsorted(layout.und, pack.ce_index)
     ce = F.cross_entropy(model.logits(und[rows]).float(), pack.labels, reduction="none")
     rows = torch.searchsorted(layout.gen, pack.mse_index)
     target = (noise - pack.latents)[rows] if len(rows) else gen.new_zeros(0, model.config.latent_dim)
     mse = (model.velocity(gen[rows]).float() - target).square()
     return Losses(ce, mse, und, gen)
+
+
+def _compute_dtype(x: Tensor) -> torch.dtype:
+    """The dtype that matrix products of x come out in."""
+    device = x.device.type
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+
+
+class Objective(nn.Module):
+    """``packed_losses`` as a module with tensors for a result, which is what FSDP can shard."""
+
+    def __init__(self, model: UnifiedModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pack: Pack, noise: Tensor, shift: float) -> tuple[Tensor, Tensor]:
+        """Unreduced losses: ce [labels] and mse [latent tokens with a loss, 64]."""
+        losses = packed_losses(self.model, pack, noise, shift)
+        return losses.ce, losses.mse

@@ -25,9 +25,13 @@ LAYERS = (  # thickness as a fraction of the retina, reflectivity from 0 to 1; i
 FINDINGS = ("normal", "drusen", "fluid")
 
 
-def b_scan(rng: np.random.Generator, height: int = 112, width: int = 160) -> tuple[PILImage.Image, str]:
-    """One scan as an 8-bit RGB image [height, width] and its finding, one of ``FINDINGS``."""
-    finding = FINDINGS[rng.integers(len(FINDINGS))]
+def b_scan(seed: int, finding: str, height: int = 128, width: int = 176) -> PILImage.Image:
+    """One scan as an 8-bit RGB image [height, width].
+
+    The same seed gives the same eye with the same speckle, whatever the ``finding`` (one of ``FINDINGS``) is: two
+    scans of a seed are a counterfactual pair whose truth is known.
+    """
+    rng, lesions = np.random.default_rng([seed, 0]), np.random.default_rng([seed, 1])
     x = np.linspace(-1, 1, width)
     tilt, bow = 0.10 * rng.standard_normal(), 0.08 * rng.random()
     base = height * (0.62 + 0.06 * rng.standard_normal() + tilt * x + bow * x**2)
@@ -37,8 +41,8 @@ def b_scan(rng: np.random.Generator, height: int = 112, width: int = 160) -> tup
     rows = np.arange(height)[:, None]
     bumps = np.zeros(width)
     if finding == "drusen":
-        for _ in range(rng.integers(2, 7)):
-            tall, place, wide = rng.uniform(2, 6), rng.uniform(-0.9, 0.9), rng.uniform(0.03, 0.09)
+        for _ in range(lesions.integers(2, 7)):
+            tall, place, wide = lesions.uniform(2, 6), lesions.uniform(-0.9, 0.9), lesions.uniform(0.03, 0.09)
             bumps += tall * np.exp(-((x - place) ** 2) / (2 * wide**2))
     inner_fraction = sum(t for t, _ in LAYERS[:5])
     scan = np.full((height, width), 0.04)
@@ -51,13 +55,13 @@ def b_scan(rng: np.random.Generator, height: int = 112, width: int = 160) -> tup
     below = np.clip((rows - top) / (height * 0.25), 0, 3)
     scan = np.where(rows >= top, 0.42 * np.exp(-below), scan)
     if finding == "fluid":
-        for _ in range(rng.integers(1, 5)):
-            cx, ry, rx = fovea + rng.uniform(-0.3, 0.3), rng.uniform(0.03, 0.08) * height, rng.uniform(0.05, 0.16)
-            cy = np.interp(cx, x, base) - thickness[0] * rng.uniform(0.3, 0.6)
+        for _ in range(lesions.integers(1, 5)):
+            cx, ry = fovea + lesions.uniform(-0.3, 0.3), lesions.uniform(0.03, 0.08) * height
+            rx, cy = lesions.uniform(0.05, 0.16), np.interp(cx, x, base) - thickness[0] * lesions.uniform(0.3, 0.6)
             scan = np.where(((rows - cy) / ry) ** 2 + ((x - cx) / rx) ** 2 < 1, 0.05, scan)
     shadows = 1 - 0.6 * gaussian_filter1d((rng.random(width) < 0.02).astype(float), 1.2, mode="nearest")
     scan = gaussian_filter(scan, 0.7) * (0.85 + 0.15 * gaussian_filter1d(rng.standard_normal(width), 6)) * shadows
     speckle = gaussian_filter(rng.gamma(rng.uniform(2.5, 8), 1.0, scan.shape), (0.4, 0.7))
     scan = scan * speckle / speckle.mean() + 0.03 * rng.random(scan.shape)
     grey = (255 * np.clip(scan * rng.uniform(0.8, 1.1), 0, 1) ** rng.uniform(0.6, 0.9)).astype(np.uint8)
-    return PILImage.fromarray(grey).convert("RGB"), finding
+    return PILImage.fromarray(grey).convert("RGB")

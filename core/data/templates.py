@@ -1,0 +1,113 @@
+"""Wordings: questions, captions, reports and explanations over what is known of a picture. Nothing is invented."""
+
+from __future__ import annotations
+
+import random
+from dataclasses import dataclass
+
+from core.tasks import MODALITIES
+
+MODALITY_QUESTIONS = (
+    "What imaging modality is this?",
+    "Which modality is shown?",
+    "What kind of image is this?",
+    "How was this image acquired?",
+)
+ORGAN_QUESTIONS = (
+    "Which organ is shown?",
+    "What organ is this?",
+    "Which part of the body is shown?",
+    "What body region does this image show?",
+)
+ASKED = {
+    "ultrasound": ("Is the breast tissue normal, benign or malignant?", "What does this breast ultrasound show?"),
+    "endoscopy": ("What does this endoscopy show?", "What is the finding?"),
+    "histopathology": ("Which tissue is this?", "What does this section show?"),
+    "OCT": ("What does this OCT scan show?", "What is the finding?"),
+    "MRI": ("Which MRI sequence is this?", "What is the weighting of this MRI?"),
+    "CT": ("Which CT window is used?",),
+}
+"""Questions that ``Finding.detail`` answers, by modality."""
+SEX = {"F": "female", "M": "male"}
+EXPLANATIONS = {
+    "normal": "The layers of the retina are smooth, without drusen or fluid.",
+    "drusen": "Drusen raise the pigment epithelium in small bumps.",
+    "fluid": "Dark pockets of fluid lie inside the retina.",
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What a source says about one picture; empty where it says nothing.
+
+    ``detail`` is one label (a tissue, a sequence, a class), ``findings`` are several, ``labelled`` says that a
+    picture without any of them was looked at and has none.
+    """
+
+    modality: str
+    organ: str = ""
+    detail: str = ""
+    findings: tuple[str, ...] = ()
+    labelled: bool = False
+    view: str = ""
+    sex: str = ""
+    boxes: tuple[tuple[str, float, float], ...] = ()
+    """Name and centre (x, y as fractions of the width and height) of what is marked by a box."""
+
+
+def joined(names: tuple[str, ...]) -> str:
+    """"effusion", "effusion and edema", "effusion, edema and mass"."""
+    return names[0] if len(names) == 1 else ", ".join(names[:-1]) + " and " + names[-1]
+
+
+def caption(known: Finding, rng: random.Random, *, short: bool) -> str:
+    """A text-to-image caption; a short one names the modality and sometimes the organ."""
+    article = "An" if known.modality[0].lower() in "aeiou" or known.modality.startswith("MRI") else "A"
+    head = f"{article} {known.modality}"
+    if known.organ and rng.random() < 0.6:
+        head += f" of the {known.organ}"
+    parts = [] if short else [p for p in (known.view and f"{known.view} view", known.detail) if p]
+    if known.findings and not short:
+        parts.append(joined(known.findings))
+    return ", ".join([head, *parts]) + "."
+
+
+def report(known: Finding) -> str:
+    """A templated report over what is known."""
+    text = known.modality[0].upper() + known.modality[1:]
+    text += f" of the {known.organ}" if known.organ else ""
+    text += f", {known.view} view" if known.view else ""
+    if known.findings:
+        return f"{text}. Findings: {joined(known.findings)}."
+    if known.labelled and not known.detail:
+        return f"{text}. No finding."
+    return f"{text}. Impression: {known.detail}." if known.detail else f"{text}."
+
+
+def questions(known: Finding, rng: random.Random) -> list[tuple[str, str]]:
+    """Questions that the picture's labels answer, with the answers."""
+    out = []
+    if known.modality in MODALITIES:
+        out.append((rng.choice(MODALITY_QUESTIONS), known.modality))
+        right = rng.random() < 0.5
+        named = known.modality if right else rng.choice([m for m in MODALITIES if m != known.modality])
+        out.append((f"Is this {named}?", _yes(right)))
+    if known.organ:
+        out.append((rng.choice(ORGAN_QUESTIONS), known.organ))
+    if known.detail and known.modality in ASKED:
+        out.append((rng.choice(ASKED[known.modality]), known.detail))
+    if known.view in ("AP", "PA"):
+        out.append(("Is this an AP or a PA view?", known.view))
+    if known.sex in SEX:
+        out.append(("Is the patient male or female?", SEX[known.sex]))
+    if known.labelled:
+        found = tuple(f for f in known.findings if f != "no finding")
+        out.append(("What are the findings?", joined(found) if found else "no finding"))
+        out.append(("Is there an abnormality?", _yes(bool(found))))
+    for name, x, _ in known.boxes:
+        out.append((f"On which side of the image is the {name}?", "left" if x < 0.5 else "right"))
+    return out
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
