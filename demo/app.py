@@ -11,6 +11,7 @@ import gradio as gr
 from core.config import RENORMS, ImageSampling
 from core.errors import UniMedError
 from core.inference.generator import Generator
+from core.inference.once import image_sampling
 from core.tasks import MODALITIES, get_task
 from demo import render
 from demo.api import api
@@ -299,7 +300,7 @@ def edit_page(handlers: Handlers, examples: list[Example]) -> None:
             with gr.Row():
                 before, picture = output_image("Before"), output_image("After")
             words = gr.HTML(elem_classes="words")
-    fields = settings(handlers.generator.config.image)
+    fields = settings(image_sampling(handlers.generator.config, first))
 
     def begin(request: gr.Request, task: str, prompt: str, *values: float | str | None) -> View:
         return handlers.begin_drawing(request.session_hash, "edit", task, prompt, Controls(*values))

@@ -168,7 +168,7 @@ def _counterfactuals(group: list[Stored], seed: int) -> list[Record]:
     out = []
     for before, after in pairs[:PAIRS_PER_TWIN]:
         states = [p.picture.known.detail or joined(p.picture.known.findings) for p in (before, after)]
-        what = EXPLANATIONS.get(states[1], f"{states[1][0].upper()}{states[1][1:]} instead of {states[0]}.")
+        what = f"Before: {states[0]}. Now: {states[1]}. {EXPLANATIONS.get(states[1], '')}".strip()
         prompt = TASKS["counterfactual"].instruction(states[1], rng.randrange(WORDINGS))
         texts = [("human", prompt), ("gpt", what)]
         sides = ([(p.path, p.sha256)] for p in (before, after))
