@@ -34,9 +34,8 @@ nano: setup  ## make the shipped checkpoint from DATA=FOLDER: hours; a call that
 	@test -f runs/data/nano.jsonl || $(PY) -m core records build $(DATA)/manifest.csv --out runs/data/nano.jsonl \
 		--max-side 256 --simulated-oct 400 \
 		--hold-out mri_ms/ms_patient07.npz stain_cima/lesions_/Izd2-29-041-w35_HE.jpg
-	@test -f runs/nano/autoencoder/.done || { $(PY) -m core train core/training/recipes/nano/autoencoder.json && touch runs/nano/autoencoder/.done; }
-	@test -f runs/nano/fresh/ema.safetensors || $(PY) -m core train core/training/recipes/nano/fresh.json
-	@for stage in 1 2 3; do $(PY) -m core train core/training/recipes/nano/stage$$stage.json || exit; done
+	@for recipe in autoencoder fresh stage1 stage2 stage3; do \
+		$(PY) -m core train core/training/recipes/nano/$$recipe.json || exit; done
 	@$(PY) -m benchmarks.nano --records runs/data/nano.jsonl --model runs/nano/stage3
 
 clean:  ## remove .venv and every cache

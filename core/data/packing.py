@@ -69,8 +69,13 @@ class Layout:
         return self._others.to(self.positions.device)
 
     @cached_property
+    def experts(self) -> Tensor:
+        """Indices of all tokens, the understanding expert's first."""
+        return torch.cat([self._others, self.latents]).to(self.positions.device)
+
+    @cached_property
     def merge(self) -> Tensor:
-        """Puts ``cat([und tokens, gen tokens])`` back into sequence order."""
+        """Puts ``cat([und tokens, gen tokens])`` back into sequence order: the inverse of ``experts``."""
         return torch.argsort(torch.cat([self._others, self.latents])).to(self.positions.device)
 
     @cached_property

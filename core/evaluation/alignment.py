@@ -60,6 +60,12 @@ class LikelihoodScorer:
         return ViTItem(patchify(to_tensor(pixels), patch), (pixels.height // patch, pixels.width // patch))
 
 
+def same_weights(a: Checkpoint, b: Checkpoint) -> bool:
+    """Both are the same model, wherever they were loaded from."""
+    ours, theirs = a.model.state_dict(), b.model.state_dict()
+    return ours.keys() == theirs.keys() and all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
 def _question_and_answer(text: str) -> tuple[str, str]:
     question, newline, answer = text.partition("\n")
     return (question, answer) if newline else (TASKS["report"].instruction(), text)

@@ -259,7 +259,7 @@ def _two_stains(density: np.ndarray, beta: float = 0.15, alpha: float = 1.0) -> 
 
 
 class MeanImage:
-    """The mean of training images, best of one modality: what a model draws that has learned nothing but the mean."""
+    """The mean of training images, or of such means: what a model draws that has learned nothing but the mean."""
 
     def fit(self, images: Iterable[PILImage.Image]) -> Self:
         """Raises:

@@ -6,75 +6,108 @@ Here is the order of things; how a task is evaluated stands in ``tasks``, what i
 from __future__ import annotations
 
 import json
+import os
 import sys
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from datetime import date
 from pathlib import Path
 
-from PIL import Image as PILImage
-from PIL import ImageDraw
-
+from core.config import NANO
 from core.data.records import SPLITS, Record, open_picture, read_records
 from core.errors import RecordError, SettingsError
-from core.evaluation.bench import BATCH, Bench, Example, Picture, balanced, patients_of
-from core.evaluation.features import network_of
+from core.evaluation.alignment import scorer_of
+from core.evaluation.bench import Bench, Example, balanced, patients_of
+from core.evaluation.features import HubNetwork
 from core.evaluation.page import write_page
 from core.evaluation.tasks import EVALUATORS
-from core.inference.events import SegmentDone
 from core.inference.generator import Generator
-from core.inference.once import task_turn
 from core.inference.provenance import NOTICE
 from core.model.checkpoint import load
 from core.tasks import TASKS
 
 TRAIN_LIMIT = 1000
-"""Training records of a task whose images the baselines see, and real images that a distance is measured to."""
+"""Training images that classifiers and mean images are made of, and real images of the evaluated split."""
+OPENED = ("report", "segmentation", "virtual_staining", "cross_modal")
+"""Tasks whose baselines open images of all their training records."""
 NO_RECORD = "no record"
 
 
 def evaluate(
-    records: Path, model: str, out: Path, split: str = "test", limit: int = 200, seed: int = 0, features: str = "small"
-) -> dict:
+    records: Path, model: str, out: Path, split: str = "test", limit: int = 200, seed: int = 0, features: str = "small",
+    scorer: str = "likelihood",
+) -> dict:  # fmt: skip
     """Evaluates a checkpoint and writes ``metrics.json``, ``index.html`` and ``images/`` into ``out``.
+
+    ``metrics.json`` is written anew after every task, so that what is finished survives whatever happens later.
 
     Args:
         records: a file in the format of ``core.data.records``; its splits train and val serve the baselines.
         model: checkpoint folder or hub id.
         limit: records of a task, drawn with the seed.
-        features: what Fréchet distances are measured in: "small", or the hub id of an image network.
+        features: what Fréchet distances are measured in: "small", or a network for ``HubNetwork``.
+        scorer: what judges how well a drawn image fits its caption, as in ``core.evaluation.alignment.scorer_of``;
+            "likelihood" is the checkpoint that ships, whatever is evaluated.
 
     Returns:
         What ``metrics.json`` holds.
 
     Raises:
-        RecordError: a line or an image cannot be used; raised before anything is computed.
-        SettingsError: an impossible setting, or a folder that cannot be written.
-        CheckpointError: the model cannot be loaded.
+        RecordError: a line or an image cannot be used, or the split has no record; raised before anything is computed.
+        SettingsError: an impossible setting, or results that cannot be written.
+        CheckpointError: the model, the network or the scorer cannot be loaded.
     """
     _check(split, limit, seed, out)
     everything = read_records(records)
     chosen, train, pool = _select(everything, split, limit, seed)
-    blind = {"vqa"}  # its baselines open no image
-    needed = [r for task, part in chosen.items() for r in (*part, *(train[task] if part and task not in blind else ()))]
+    if not any(chosen.values()):
+        what = f"{records.name} has no record of a task in the split {split}"
+        raise RecordError(what, value=str(records), remedy="Name another with --split")
+    needed = [r for task, part in chosen.items() for r in (*part, *(train[task] if part and task in OPENED else ()))]
     _open_all(records.parent, [*needed, *pool, *train["text_to_image"]])
     generator = Generator(load(model))
-    network = None if features == "small" else network_of(features)
-    bench = Bench(generator, records.parent, train, pool, seed, network)
+    network = None if features == "small" else HubNetwork(features)
+    judge = scorer_of(f"likelihood:{NANO}" if scorer == "likelihood" else scorer)
+    bench = Bench(generator, records.parent, train, pool, seed, judge, network)
     settings = {
         "records": records.name, "split": split, "limit": limit, "seed": seed, "model": generator.checkpoint.name,
-        **generator.checkpoint.computed_by(), "features": features,
+        **generator.checkpoint.computed_by(), "features": network.name if network else features,
+        "scorer": bench.judged_by,
     }  # fmt: skip
-    result = {"date": date.today().isoformat(), "settings": settings, "notice": NOTICE}
+    result = {"date": date.today().isoformat(), "settings": settings, "notice": NOTICE, "complete": False}
     result |= {"summary": {}, "tasks": {}, "rows": [], "controls": [], "groups": {}}
     examples: dict[str, list[Example]] = {}
     for task, part in chosen.items():
         examples[task] = _evaluate_task(bench, task, part, result)
-    judged = [r["wins"] for r in result["rows"] if r["wins"] is not None]
-    result["summary"] = {"beaten": sum(judged), "of": len(judged)}
-    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
-    (out / "metrics.json").write_text(text + "\n", encoding="utf-8")
-    write_page(result, examples, out)
+        _write(result, out)
+    result["complete"] = True
+    with _writing(out):
+        write_page(result, examples, out)
+    _write(result, out)
     return result
+
+
+@contextmanager
+def _writing(out: Path) -> Iterator[None]:
+    """Turns a full or broken disk into one sentence."""
+    try:
+        yield
+    except OSError as error:
+        what, remedy = f"The results cannot be written ({error.strerror or error})", "Make room, or name another --out"
+        raise SettingsError(what, value=str(out), remedy=remedy) from error
+
+
+def _write(result: dict, out: Path) -> None:
+    """Sums up what there is so far and replaces ``metrics.json``, whole or not at all."""
+    judged = [row for row in result["rows"] if row["wins"] is not None]
+    undecided = sum(row["undecided"] is True for row in judged)
+    result["summary"] = {"beaten": sum(row["wins"] for row in judged), "of": len(judged), "undecided": undecided}
+    text = json.dumps(result, indent=1, ensure_ascii=False, allow_nan=False)
+    with _writing(out):
+        part = out / "metrics.json.part"
+        part.write_text(text + "\n", encoding="utf-8")
+        part.replace(out / "metrics.json")
 
 
 def _check(split: str, limit: int, seed: int, out: Path) -> None:
@@ -89,6 +122,8 @@ def _check(split: str, limit: int, seed: int, out: Path) -> None:
     except OSError as error:
         what = f"The output folder cannot be made ({error.strerror})"
         raise SettingsError(what, value=str(out), remedy="Name another with --out") from error
+    if not all(os.access(folder, os.W_OK) for folder in (out, out / "images")):
+        raise SettingsError("The output folder is read-only", value=str(out), remedy="Name another with --out")
 
 
 def _select(
@@ -96,26 +131,27 @@ def _select(
 ) -> tuple[dict[str, list[Record]], dict[str, list[Record]], list[Record]]:
     """(records to evaluate by task, records for the baselines by task, real images of the split).
 
-    Baselines never see the evaluated split. Captions are balanced over modalities, and what is learned from over
-    modalities and labels.
+    Baselines never see the evaluated split. Of captions there is one a picture, or real images would stand twice in a
+    distribution; they are balanced over modalities, and training records over modalities and labels.
     """
     tested, known = {}, {}
     for task in TASKS:
         mine = [record for record in everything if record.sub_task_type == task]
         here = [record for record in mine if record.split == split]
         there = [record for record in mine if record.split in ("train", "val") and record.split != split]
-        modality = (lambda r: r.modality) if task == "text_to_image" else (lambda r: "")
-        tested[task] = balanced(here, modality, limit, seed)
-        there = _distinct(there) if task == "text_to_image" else there
-        most = len(there) if task == "vqa" else TRAIN_LIMIT
-        known[task] = balanced(there, lambda r: (r.modality, r.label), most, seed)
-    real = _distinct([r for r in everything if r.split == split and r.sub_task_type == "text_to_image"])
-    return tested, known, balanced(real, lambda r: (r.modality, r.label), TRAIN_LIMIT, seed)
+        drawn = task == "text_to_image"
+        here, there = (_distinct(part, seed) if drawn else part for part in (here, there))
+        tested[task] = balanced(here, (lambda r: r.modality) if drawn else (lambda r: ""), limit, seed)
+        known[task] = balanced(there, lambda r: (r.modality, r.label), TRAIN_LIMIT if drawn else len(there), seed)
+        if drawn:
+            pool = balanced(here, lambda r: (r.modality, r.label), TRAIN_LIMIT, seed)
+    return tested, known, pool
 
 
-def _distinct(records: list[Record]) -> list[Record]:
-    """One record of each last image: captions of one picture add nothing to what pictures look like."""
-    return list({record.images[-1:]: record for record in records}.values())
+def _distinct(records: list[Record], seed: int) -> list[Record]:
+    """One record of each last image, chosen by the seed."""
+    shuffled = balanced(records, lambda r: "", len(records), seed)
+    return list({record.images[-1:]: record for record in shuffled}.values())
 
 
 def _open_all(root: Path, records: list[Record]) -> None:
@@ -166,21 +202,3 @@ def _evaluate_task(bench: Bench, task: str, records: list[Record], result: dict)
     line = f"{task}: {len(records)} records of {patients} patients in {time.perf_counter() - start:.0f} s"
     print(line, file=sys.stderr, flush=True)
     return outcome.examples
-
-
-def contact_sheet(generator: Generator, captions: list[str], per_row: int = 8, seed: int = 0) -> Picture:
-    """Draws every caption ``per_row`` times, a row each, with the caption and the mark above; image i has seed + i."""
-    height, width = generator.config.image.size
-    margin, label = 4, 14
-    sheet = PILImage.new("RGB", (per_row * (width + margin), len(captions) * (height + label + margin)), "white")
-    pen = ImageDraw.Draw(sheet)
-    for i, caption in enumerate(captions):
-        top = i * (height + label + margin)
-        pen.text((2, top + 1), f"{caption}  (AI-generated)", fill="black")
-        for start in range(0, per_row, BATCH):
-            columns = range(start, min(start + BATCH, per_row))
-            turns = [task_turn(generator, TASKS["text_to_image"], [], caption, seed + column) for column in columns]
-            for index, event in generator.batch(turns):
-                if isinstance(event, SegmentDone):
-                    sheet.paste(event.segment.pixels, (columns[index] * (width + margin), top + label))
-    return sheet

@@ -48,9 +48,9 @@ def token_recall(answer: str, truth: str) -> float:
     return sum(token in given for token in wanted) / len(wanted) if wanted else float(not given)
 
 
-def is_closed(truth: str) -> bool:
-    """The question can be answered with yes or no, and is."""
-    return normalised(truth) in ("yes", "no")
+def is_closed(truth: str, question: str = "") -> bool:
+    """The answer is yes or no, or the question lists "Options:" to choose from."""
+    return normalised(truth) in ("yes", "no") or "options:" in question.lower()
 
 
 def _tokens(text: str) -> list[str]:

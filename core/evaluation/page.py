@@ -52,17 +52,24 @@ dd { margin: 0; }
 """
 
 
+CONTROLS = (
+    "<p class=soft>Blanked: a grey picture of the same size is asked about. Swapped: the picture of another record is, "
+    "of another modality, answer and patient wherever the records allow it. A score that doesn't fall doesn't come "
+    "from the image.</p>"
+)
+
+
 def write_page(result: dict, examples: dict[str, list[Example]], out: Path) -> None:
     """Writes ``index.html`` and the pictures that it shows, ``images/*.webp``. ``out/images`` must be there."""
     settings, summary = result["settings"], result["summary"]
     title = f"Evaluation of {settings['model']}"
-    lead = f"Better than the best naive baseline in {summary['beaten']} of {summary['of']} comparisons."
+    lead = f"Better than the best naive baseline in {summary['beaten']} of {summary['of']} comparisons{_open(summary)}."
     notice = f"<p>Answers and drawn images: {escape(NOTICE)}</p>"
     body = [f"<h1>{escape(title)}</h1>", f"<p class=lead>{lead}</p>", notice, _settings(result)]
     body.append(
         "<p class=soft>In brackets: the 95% interval of a bootstrap over patients. Baselines see the same records, in "
         "the same run; where there are several, the best one counts. Rows where the model is no better than it are "
-        "marked ✗.</p>"
+        "marked ✗. A row is undecided where the interval of the difference on the same records holds 0.</p>"
     )
     links = (f'<a href="#{task}">{escape(TASKS[task].title)}</a>' for task in result["tasks"])
     body.append(f"<nav>{''.join(links)}</nav>")
@@ -73,6 +80,11 @@ def write_page(result: dict, examples: dict[str, list[Example]], out: Path) -> N
         f"<title>{escape(title)}</title><style>{STYLE}</style></head>"
     )
     (out / "index.html").write_text(f"{head}<body>{chr(10).join(body)}</body></html>\n", encoding="utf-8")
+
+
+def _open(summary: dict) -> str:
+    """How many comparisons the intervals leave open, as the end of a sentence."""
+    return f", of which {n} {'is' if n == 1 else 'are'} undecided" if (n := summary["undecided"]) else ""
 
 
 def _settings(result: dict) -> str:
@@ -88,9 +100,9 @@ def _section(result: dict, task: str, examples: list[Example], out: Path) -> str
         parts.append(f"<p class=soft>{info['records']} records of {info['patients']} patients.</p>")
     parts += [f"<p>Note: {escape(note)}.</p>" for note in info["notes"]]
     if rows := [row for row in result["rows"] if row["task"] == task]:
-        parts.append(_rows(rows))
+        parts += [_rows(rows), *_sources(rows)]
     if controls := [control for control in result["controls"] if control["task"] == task]:
-        parts += ["<h3>Does it look at the image? The same questions without it</h3>", _controls(controls)]
+        parts += ["<h3>Does it look at the image? The same questions without it</h3>", CONTROLS, _controls(controls)]
     for name, groups in result["groups"].get(task, {}).items():
         parts += [f"<h3>By {escape(name)}</h3>", _groups(name, groups)]
     if examples:
@@ -104,12 +116,14 @@ def _section(result: dict, task: str, examples: list[Example], out: Path) -> str
 
 
 def number(value: float | None, unit: str) -> str:
-    """A value for a person: a share in per cent, a distance with its unit."""
+    """A value for a person: a share in per cent, a distance with its unit; three significant digits where it is small.
+    """
     if value is None:
         return "–"
     if unit == "share":
         return f"{value:.1%}"
-    return f"{value:.2f} {unit}".rstrip()
+    digits = ".2f" if abs(value) >= 1 or value == 0 else "#.3g"
+    return f"{value:{digits}} {unit}".rstrip()
 
 
 def interval(values: dict, unit: str) -> str:
@@ -120,7 +134,14 @@ def interval(values: dict, unit: str) -> str:
 
 def verdict(row: dict) -> str:
     """Whether the model is better than the best baseline, in words."""
-    return {True: "✓ better", False: "✗ no better", None: "no baseline"}[row["wins"]]
+    words = {True: "✓ better", False: "✗ no better", None: "no baseline"}[row["wins"]]
+    return f"{words}, undecided" if row["undecided"] else words
+
+
+def change(drop: dict) -> str:
+    """A drop turned around, in points of 100, with its interval."""
+    value, low, high = (f"{0.0 - drop[name]:+.1f}" for name in ("value", "high", "low"))
+    return f"{value} [{low}, {high}]"
 
 
 def _table(name: str, head: list[str], lines: list[str]) -> str:
@@ -131,9 +152,14 @@ def _table(name: str, head: list[str], lines: list[str]) -> str:
     )
 
 
-def _cell(values: dict, unit: str, before: str = "") -> str:
-    value, _, rest = interval(values, unit).partition(" [")
-    return f"<td class=number>{escape(before)}{value}<small>[{rest}</small></td>"
+def _cell(values: dict, unit: str) -> str:
+    return _stacked(interval(values, unit))
+
+
+def _stacked(text: str) -> str:
+    """A value above its interval."""
+    value, _, rest = text.partition(" [")
+    return f"<td class=number>{value}<small>[{rest}</small></td>"
 
 
 def _rows(rows: list[dict]) -> str:
@@ -142,12 +168,13 @@ def _rows(rows: list[dict]) -> str:
         unit, best = row["unit"], row["baseline"]
         others = [f"{k} {number(v['value'], unit)}" for k, v in row["baselines"].items() if k != best["name"]]
         if top := row.get("ceiling"):
-            others.append(f"ceiling, {top['name']}: {number(top['value'], unit)}")
-        network = f"<small>network {escape(row['network'])}</small>" if "network" in row else ""
+            bound = "ceiling" if row["better"] == "higher" else "floor"
+            others.append(f"{bound}, {top['name']}: {number(top['value'], unit)}")
+        judged = verdict(row).replace(", ", "<br>")
         named = f"<td>{escape(best['name'])}</td>{_cell(best, unit)}" if best else "<td>–</td><td>–</td>"
         lines.append(
             f"<tr{' class=loses' if row['wins'] is False else ''}><td>{escape(row['metric'])}"
-            f"<small>{row['better']} is better</small>{network}</td><td class=verdict>{verdict(row)}</td>"
+            f"<small>{row['better']} is better</small></td><td class=verdict>{judged}</td>"
             f"{_cell(row['model'], unit)}{named}<td>{escape('; '.join(others)) or '–'}</td>"
             f"<td class=number>{row['n']}<small>{row['patients']} patients</small></td></tr>"
         )
@@ -155,15 +182,23 @@ def _rows(rows: list[dict]) -> str:
     return _table("Results", head, lines)
 
 
+def _sources(rows: list[dict]) -> list[str]:
+    """What the numbers of some rows hang on: the network that a distance is measured in, the judge of an alignment."""
+    return [
+        f"<p class=soft>{escape(row['metric'])}, {kind}: {escape(row[kind])}.</p>"
+        for row in rows for kind in ("network", "judge") if kind in row
+    ]  # fmt: skip
+
+
 def _controls(controls: list[dict]) -> str:
     lines = []
     for control in controls:
         cells = "".join(
-            _cell(control[name], "share") + f"<td class=number>{0.0 - control[f'{name}_drop']:+.1f} points</td>"
+            _cell(control[name], "share") + _stacked(change(control[f"{name}_drop"]))
             for name in ("blanked", "swapped")
         )
         lines.append(f"<tr><td>{escape(control['metric'])}</td>{_cell(control['image'], 'share')}{cells}</tr>")
-    head = ["metric", "its own image", "blanked to grey", "change", "another image", "change"]
+    head = ["metric", "its own image", "blanked", "change, points", "swapped", "change, points"]
     return _table("Controls", head, lines)
 
 
@@ -228,7 +263,8 @@ def card_table(result: dict) -> str:
     lines = [
         f"Measured on {result['date']} on the {settings['split']} split of `{settings['records']}`, up to "
         f"{settings['limit']} records a task, seed {settings['seed']}: better than the best naive baseline in "
-        f"{summary['beaten']} of {summary['of']} comparisons. In brackets: 95% over patients.",
+        f"{summary['beaten']} of {summary['of']} comparisons{_open(summary)}. In brackets: 95% over patients. "
+        "Undecided: the interval of the difference on the same records holds 0.",
         "",
         "| task | metric | model | best naive baseline | better | records (patients) |",
         "| --- | --- | --- | --- | --- | --- |",
@@ -237,19 +273,21 @@ def card_table(result: dict) -> str:
         best = row["baseline"]
         beside = f"{interval(best, row['unit'])} ({_safe(best['name'])})" if best else "–"
         arrow = "↑" if row["better"] == "higher" else "↓"
+        better = {True: "yes", False: "**no**", None: "–"}[row["wins"]]
         lines.append(
             f"| {row['task']} | {_safe(row['metric'])} {arrow} | {interval(row['model'], row['unit'])} | {beside} "
-            f"| {'–' if best is None else 'yes' if row['wins'] else '**no**'} | {row['n']} ({row['patients']}) |"
+            f"| {better}{', undecided' if row['undecided'] else ''} | {row['n']} ({row['patients']}) |"
         )
     if result["controls"]:
-        lines += ["", "| task | metric | its own image | blanked | another image |", "| --- | --- | --- | --- | --- |"]
+        lines += ["", "| task | metric | its own image | blanked | swapped |", "| --- | --- | --- | --- | --- |"]
     for control in result["controls"]:
         shown = " | ".join(
-            number(control[k]["value"], "share") + (f" ({0.0 - control[f'{k}_drop']:+.1f})" if k != "image" else "")
+            number(control[k]["value"], "share") + (f" ({change(control[f'{k}_drop'])})" if k != "image" else "")
             for k in ("image", "blanked", "swapped")
         )
         lines.append(f"| {control['task']} | {_safe(control['metric'])} | {shown} |")
     notes = [f"{task}: {'; '.join(info['notes'])}." for task, info in result["tasks"].items() if info["notes"]]
+    notes += [f"{row['metric']}, judge: {row['judge']}." for row in result["rows"] if "judge" in row]
     return "\n".join([*lines, *(["", *(f"- {_safe(note)}" for note in notes)] if notes else [])])
 
 

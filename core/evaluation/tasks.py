@@ -6,6 +6,7 @@ tasks that write stand in ``reading``.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import replace
 from itertools import cycle
@@ -16,14 +17,13 @@ from PIL import Image as PILImage
 from core.data.records import Record
 from core.evaluation import baselines as naive
 from core.evaluation import metrics
-from core.evaluation.bench import EXAMPLES, Bench, Example, Outcome, Panel, Picture, patients_of, row, scored
-from core.evaluation.features import SmallClassifier
-from core.evaluation.reading import report, vqa
+from core.evaluation.alignment import LikelihoodScorer
+from core.evaluation.bench import EXAMPLES, Bench, Example, Outcome, Panel, Picture, by_group, distant, scored
+from core.evaluation.features import ByModality, SmallClassifier
+from core.evaluation.reading import report, swapped, vqa
 
 THRESHOLD = 128
 """Grey value from which a pixel of a mask lies inside."""
-DRAWS, WIDE = 200, 256
-"""Bootstrap draws of a distance, a tenth of them for features wider than ``WIDE``: its cost grows with their cube."""
 MOST_TARGETS = 64
 """Training targets in one state that its colours are learned from."""
 Transfer = Callable[[Picture, Record], Picture]
@@ -33,14 +33,13 @@ Transfer = Callable[[Picture, Record], Picture]
 
 
 def text_to_image(bench: Bench, records: list[Record]) -> Outcome:
-    """Captions: how far the drawn images lie from the real ones, and whether their modality is recognised."""
+    """Captions: how far the drawn images lie from the real ones, how well they fit their captions, and whether their
+    modality is recognised.
+    """
     drawn, real = [output.image for output in bench.run(records)], [bench.target(record) for record in records]
-    outcome = Outcome(examples=_shown(records, drawn, "real", real))
-    baselines = {}
-    if train := bench.train["text_to_image"]:
-        mean = naive.MeanImage().fit(bench.target(record) for record in train)
-        baselines = {"mean training image": [mean.image()] * len(records)}
-    _add_distance(outcome, bench, "gFID to the real images", drawn, baselines, real, records)
+    outcome, baselines = Outcome(examples=_shown(records, drawn, "real", real)), _means(bench, records)
+    _add_gfid(outcome, bench, drawn, baselines, real, records)
+    _add_alignment(outcome, bench, drawn, baselines, real, records)
     network = bench.modality_network
     if network is None:
         outcome.notes.append("modality recognition: the training images show fewer than two modalities")
@@ -49,10 +48,60 @@ def text_to_image(bench: Bench, records: list[Record]) -> Outcome:
     naives = {name: _hits(network, images, truths) for name, images in baselines.items()}
     own, ceiling = _hits(network, drawn, truths), _hits(network, real, truths)
     outcome.rows.append(scored("text_to_image", "modality recognition", own, naives, records, seed=bench.seed))
-    top = {"name": "the real images", "value": round(float(np.mean(ceiling)), 5)}
-    outcome.rows[-1] |= {"ceiling": top, "network": network.name}
-    outcome.groups["modality"] = _by_group(truths, {"recognised": own, "recognised, real images": ceiling})
+    outcome.rows[-1] |= {"ceiling": _ceiling("the real images", ceiling), "network": network.name}
+    outcome.groups["modality"] = by_group(truths, {"recognised": own, "recognised, real images": ceiling})
     return outcome
+
+
+def _means(bench: Bench, records: list[Record]) -> dict[str, list[Picture]]:
+    """Mean images for the records: the mean of the modalities' means, and the one of the caption's modality."""
+    train: dict[str, list[Record]] = {}
+    for record in bench.train["text_to_image"]:
+        train.setdefault(record.modality, []).append(record)
+    if not train:
+        return {}
+    means = {name: naive.MeanImage().fit(map(bench.target, known)).image() for name, known in train.items()}
+    overall = naive.MeanImage().fit(means.values()).image()
+    own = [means.get(record.modality, overall) for record in records]
+    return {"mean training image": [overall] * len(records), "mean image of the modality": own}
+
+
+def _add_gfid(
+    outcome: Outcome, bench: Bench, drawn: list[Picture], baselines: dict[str, list[Picture]], real: list[Picture],
+    records: list[Record],
+) -> None:  # fmt: skip
+    """The distance to the real images; its floor is what as many real training images of the same modalities get."""
+    metric, network = "gFID to the real images", bench.network
+    if network is None or len(records) < 2:
+        reason = "needs two records" if network else "the training images show fewer than two modalities or labels"
+        outcome.notes.append(f"{metric}: {reason}")
+        return
+    train, modalities = bench.train["text_to_image"], {record.modality for record in records}
+    turns = {modality: cycle([r for r in train if r.modality == modality]) for modality in modalities}
+    others = [next(turns[record.modality], None) for record in records]
+    found = distant("text_to_image", metric, network, drawn, baselines, real, records, bench.seed)
+    if None in others:
+        outcome.notes.append(f"{metric}: no floor, since training lacks a modality")
+    else:
+        features = network.features(map(bench.target, others))
+        value = round(metrics.frechet(features, network.features(real)), 5)
+        found["ceiling"] = {"name": "as many real training images", "value": value}
+    outcome.rows.append(found)
+
+
+def _add_alignment(
+    outcome: Outcome, bench: Bench, drawn: list[Picture], baselines: dict[str, list[Picture]], real: list[Picture],
+    records: list[Record],
+) -> None:  # fmt: skip
+    """How well images fit their captions, beside images that were drawn for a caption of another modality."""
+    others = [drawn[i] for i in swapped(records, bench.seed)]
+    captions = [record.instruction for record in records]
+    candidates = {"model": drawn, "real": real, "drawn for another caption": others, **baselines}
+    scores = {k: bench.judge.scores(list(zip(v, captions, strict=True))) for k, v in candidates.items()}
+    own, top = scores.pop("model"), scores.pop("real")
+    unit = "nats" if isinstance(bench.judge, LikelihoodScorer) else ""
+    outcome.rows.append(scored("text_to_image", "alignment", own, scores, records, unit, seed=bench.seed))
+    outcome.rows[-1] |= {"ceiling": _ceiling("the real images", top), "judge": bench.judged_by}
 
 
 def _hits(network: SmallClassifier, images: Sequence[Picture], truths: Sequence[str]) -> list[float]:
@@ -60,30 +109,9 @@ def _hits(network: SmallClassifier, images: Sequence[Picture], truths: Sequence[
     return [float(seen == truth) for seen, truth in zip(network.predict(images), truths, strict=True)]
 
 
-def _add_distance(
-    outcome: Outcome, bench: Bench, metric: str, drawn: list[Picture], baselines: dict[str, list[Picture]],
-    real: list[Picture], records: list[Record],
-) -> None:  # fmt: skip
-    """A row of the Fréchet distance to one real image for each record, or a note why there is none."""
-    network = bench.network
-    if network is None or len(records) < 2:
-        reason = "needs two records" if network else "the training images show fewer than two modalities"
-        outcome.notes.append(f"{metric}: {reason}")
-        return
-    reference = network.features(real)
-    draws = DRAWS if reference.shape[1] <= WIDE else DRAWS // 10
-
-    def distance(images: list[Picture]) -> metrics.Interval:
-        given = network.features(images)
-        found = metrics.bootstrap_statistic(
-            patients_of(records), lambda i: metrics.frechet(given[i], reference[i]), draws, bench.seed
-        )
-        return replace(found, low=max(0.0, found.low))  # the interval is moved by a bias; no distance is negative
-
-    naives = {name: distance(images) for name, images in baselines.items()}
-    task = records[0].sub_task_type
-    outcome.rows.append(row(task, metric, distance(drawn), naives, records, unit="", higher=False))
-    outcome.rows[-1]["network"] = network.name
+def _ceiling(name: str, values: Sequence[float]) -> dict:
+    """What stands beside a row: the mean that real images get."""
+    return {"name": name, "value": round(float(np.mean(values)), 5)}
 
 
 # Out of an image -----------------------------------------------------------------------------------------------------
@@ -172,7 +200,7 @@ def segmentation(bench: Bench, records: list[Record]) -> Outcome:
         higher = metric == "Dice"
         outcome.rows.append(scored("segmentation", metric, own, {"Otsu": other}, records, unit, higher, bench.seed))
         columns |= {metric: own, f"{metric}, Otsu": other}
-    outcome.groups["structure"] = _by_group(list(map(_state, records)), columns)
+    outcome.groups["structure"] = by_group(list(map(_state, records)), columns)
     return outcome
 
 
@@ -195,14 +223,7 @@ def counterfactual(bench: Bench, records: list[Record]) -> Outcome:
         for e, o, r in zip(outcome.examples, outputs, records, strict=False)
     ]
     _add_flips(outcome, bench, records, drawn, inputs)
-    real = _real_of(bench, records)
-    kept = [i for i, image in enumerate(real) if image is not None]
-    own, unchanged, like = ([images[i] for i in kept] for images in (drawn, inputs, real))
-    if kept:
-        part = [records[i] for i in kept]
-        _add_distance(outcome, bench, "FID to real images of the state", own, {"identity": unchanged}, like, part)
-    if len(kept) < len(records):
-        outcome.notes.append(f"FID: {len(records) - len(kept)} records name a state that no real image has")
+    _add_state_distance(outcome, bench, records, drawn, inputs)
     if kept := [i for i, target in enumerate(targets) if target is not None]:
         pairs = [[metrics.psnr(_pixels(a, drawn[i].size), _pixels(targets[i], drawn[i].size))
                   for a in (drawn[i], inputs[i])] for i in kept]  # fmt: skip
@@ -220,8 +241,8 @@ def _add_flips(
     flipped: dict[int, tuple[float, float]] = {}
     ceiling, names = [], []
     for modality in sorted({record.modality for record in records}):
-        known = [r for r in bench.train["text_to_image"] if r.modality == modality and r.label]
-        network, labels = bench.classifier(known, lambda r: r.label), {r.label for r in known}
+        network = bench.state_network(modality)
+        labels = network.classes if network else ()
         kept = [i for i, r in enumerate(records) if r.modality == modality and r.label in labels]
         if network is None or not kept:
             continue
@@ -239,11 +260,31 @@ def _add_flips(
         own, unchanged = zip(*flipped.values(), strict=True)
         part = [records[i] for i in flipped]
         outcome.rows.append(scored("counterfactual", "flip rate", own, {"identity": unchanged}, part, seed=bench.seed))
-        outcome.rows[-1]["network"] = ", ".join(names)
-        outcome.groups["state"] = _by_group([r.label for r in part], {"flipped": own, "flipped, identity": unchanged})
+        outcome.rows[-1]["network"] = "; ".join(names)
+        outcome.groups["state"] = by_group([r.label for r in part], {"flipped": own, "flipped, identity": unchanged})
         if ceiling:
-            value = round(float(np.mean(ceiling)), 5)
-            outcome.rows[-1]["ceiling"] = {"name": "real images, seen as what they are", "value": value}
+            outcome.rows[-1]["ceiling"] = _ceiling("real images, seen as what they are", ceiling)
+
+
+def _add_state_distance(
+    outcome: Outcome, bench: Bench, records: list[Record], drawn: list[Picture], inputs: list[Picture]
+) -> None:
+    """The distance to real images of the state that was asked for, in a network that tells the modality's states apart:
+    to one that tells modalities apart they all look alike.
+    """
+    real, networks = _real_of(bench, records), [bench.features or bench.state_network(r.modality) for r in records]
+    states = [(record.modality, record.label) for record in records]
+    usable = [i for i, (image, network) in enumerate(zip(real, networks, strict=True)) if image and network]
+    asked = Counter(states[i] for i in usable)
+    kept = [i for i in usable if asked[states[i]] > 1]
+    if kept:
+        own, unchanged, like, part, groups = ([v[i] for i in kept] for v in (drawn, inputs, real, records, states))
+        network, metric = ByModality([networks[i] for i in kept]), "FID to real images of the state"
+        baselines, task = {"identity": unchanged}, "counterfactual"
+        outcome.rows.append(distant(task, metric, network, own, baselines, like, part, bench.seed, groups))
+    if missing := len(records) - len(kept):
+        reason = "which no network can tell apart, no real image shows or no other record asks for"
+        outcome.notes.append(f"FID: {missing} records name a state {reason}")
 
 
 def _real_of(bench: Bench, records: list[Record]) -> list[Picture | None]:
@@ -274,17 +315,6 @@ def _add_explanations(outcome: Outcome, bench: Bench, records: list[Record], tex
 
 
 # What they share -----------------------------------------------------------------------------------------------------
-
-
-def _by_group(keys: Sequence[str], columns: dict[str, Sequence[float]]) -> dict[str, dict]:
-    """Means of the columns by group, the largest group first."""
-    members: dict[str, list[int]] = {}
-    for i, key in enumerate(keys):
-        members.setdefault(key, []).append(i)
-    return {
-        key: {"n": len(m), **{name: round(float(np.mean([v[i] for i in m])), 5) for name, v in columns.items()}}
-        for key, m in sorted(members.items(), key=lambda item: (-len(item[1]), item[0]))
-    }
 
 
 def _shown(

@@ -268,7 +268,12 @@ def save(model: UnifiedModel, folder: Path, dtype: torch.dtype, like: Path) -> N
     index = {}
     for file, entries in zip(("ema.safetensors", VAE_FILE), expected_tensors(model), strict=True):
         tensors = {e.key: state[e.parameter].to(dtype).cpu().reshape(e.shape).contiguous() for e in entries}
-        save_file(tensors, folder / f"{file}.part")
+        try:
+            save_file(tensors, folder / f"{file}.part")
+        except (OSError, SafetensorError) as error:
+            (folder / f"{file}.part").unlink(missing_ok=True)
+            what = f"{file} cannot be written ({error})"
+            raise CheckpointError(what, value=str(folder), remedy="Free some space, or name another folder") from error
         (folder / f"{file}.part").replace(folder / file)
         index |= dict.fromkeys(tensors, file)
     size = sum(t.numel() * dtype.itemsize for t in state.values())

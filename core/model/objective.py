@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from core.data.packing import Pack
-from core.model.attention import PackedAttention
+from core.model.attention import PackedAttention, rows
 from core.model.flow import noised, shifted
 from core.model.unified import UnifiedModel
 
@@ -42,17 +42,17 @@ def packed_losses(model: UnifiedModel, pack: Pack, noise: Tensor, shift: float) 
     if len(pack.vit_index):
         seen = model.embed_vit(pack.vit_patches, pack.vit_position_ids, pack.vit_lengths)
         order = torch.argsort(torch.cat([pack.text_index, pack.vit_index]))
-        und = torch.cat([und, seen]).index_select(0, order)
+        und = rows(torch.cat([und, seen]), order)
     gen = und.new_zeros(0, und.shape[1])
     if len(pack.latents):
         t = shifted(torch.sigmoid(pack.raw_times), shift)
         gen = model.embed_latent(noised(pack.latents, noise, t), pack.latent_position_ids, t)
     und, gen = model.language_model(und, gen, layout, PackedAttention(layout, _compute_dtype(und)))
-    rows = torch.searchsorted(layout.und, pack.ce_index)
-    ce = F.cross_entropy(model.logits(und[rows]).float(), pack.labels, reduction="none")
-    rows = torch.searchsorted(layout.gen, pack.mse_index)
-    target = (noise - pack.latents)[rows] if len(rows) else gen.new_zeros(0, model.config.latent_dim)
-    mse = (model.velocity(gen[rows]).float() - target).square()
+    learned = torch.searchsorted(layout.und, pack.ce_index)
+    ce = F.cross_entropy(model.logits(rows(und, learned)).float(), pack.labels, reduction="none")
+    learned = torch.searchsorted(layout.gen, pack.mse_index)
+    target = (noise - pack.latents)[learned] if len(learned) else gen.new_zeros(0, model.config.latent_dim)
+    mse = (model.velocity(rows(gen, learned)).float() - target).square()
     return Losses(ce, mse, und, gen)
 
 

@@ -18,6 +18,7 @@ from torch.utils.checkpoint import checkpoint
 
 from core.config import LLMConfig
 from core.data.packing import Layout
+from core.model.attention import rows
 
 Attention = Callable[[int, Tensor, Tensor, Tensor], Tensor]
 """(layer, q [N, h, d], k [N, g, d], v [N, g, d]) to [N, h, d], all in sequence order."""
@@ -108,8 +109,8 @@ class Layer(nn.Module):
             q, k, v = self.und.qkv(und, tables[0])
             return self.und.finish(und, attention(self.index, q, k, v)), gen
         pairs = zip(self.und.qkv(und, tables[0]), self.gen.qkv(gen, tables[1]), strict=True)
-        attended = attention(self.index, *(torch.cat(pair).index_select(0, layout.merge) for pair in pairs))
-        split = (attended.index_select(0, rows) for rows in (layout.und, layout.gen))
+        attended = attention(self.index, *(rows(torch.cat(pair), layout.merge) for pair in pairs))
+        split = iter(rows(attended, layout.experts).split([len(und), len(gen)]))
         return self.und.finish(und, next(split)), self.gen.finish(gen, next(split))
 
 

@@ -9,30 +9,31 @@ from __future__ import annotations
 import dataclasses
 import json
 import math
-import time
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image as PILImage
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
+from tqdm import tqdm
 
 from core.config import VAEConfig
 from core.data.records import open_picture, read_records
 from core.errors import RecordError
+from core.model.checkpoint import pick_device
 from core.model.vae import Autoencoder, flux_key, flux_shape
+from core.training.recipe import NOT_BINDING, fingerprint
+from core.training.state import RunStates, begin_optimizer
 
 LONGEST_SIDE = 192
 
 
 @dataclass(frozen=True)
 class AutoencoderRecipe:
-    """``init`` names a folder with an ``ae.safetensors`` of the same sizes to go on from.
-
-    ``bf16`` runs the convolutions in bfloat16; weights, losses and the optimizer stay in float32.
-    """
+    """``bf16`` runs the convolutions in bfloat16; weights, losses and the optimizer stay in float32."""
 
     kind: str
     records: str
@@ -50,14 +51,23 @@ class AutoencoderRecipe:
     gradient_weight: float = 1.0
     squared_weight: float = 0.0
     bf16: bool = False
-    init: str = ""
     seed: int = 0
+    save_every: int = 500
 
 
 def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
-    """Runs the recipe and returns the output folder."""
+    """Runs the recipe, or goes on where it was cut off, and returns the output folder.
+
+    What is random in a step depends on its number alone, as in the trainer.
+    """
+    states = RunStates(Path(recipe.out))
+    with states.locked():
+        return _train(recipe, states)
+
+
+def _train(recipe: AutoencoderRecipe, states: RunStates) -> Path:
     torch.manual_seed(recipe.seed)
-    rng = np.random.default_rng(recipe.seed)
+    device, _ = pick_device()
     pictures, sources = load_pictures(Path(recipe.records), ("train", "val"))
     weights = _source_weights(sources)
     config = VAEConfig(
@@ -66,46 +76,59 @@ def train_autoencoder(recipe: AutoencoderRecipe) -> Path:
     )  # fmt: skip
     model = Autoencoder(config).train()
     _initialise(model, recipe)
+    model.to(device)
     optimizer = torch.optim.AdamW(
         model.parameters(), lr=recipe.learning_rate, betas=(0.9, 0.99), weight_decay=0, fused=True
     )
+    begin_optimizer(model, optimizer)
+    state = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
+    done, binding = 0, {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}
+    binding = json.loads(json.dumps(binding | {"records": fingerprint(Path(recipe.records))}))
+    if states.steps():
+        done = states.last()
+        states.check(done, binding)
+        states.load(done, state)
+        set_optimizer_state_dict(model, optimizer, state["optimizer"])
     print(f"{len(pictures)} pictures, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
-    start = time.monotonic()
-    for step in range(recipe.steps):
+    for step in (bar := tqdm(range(done, recipe.steps), initial=done, total=recipe.steps, unit="step")):
         cosine = 0.5 * (1 + math.cos(math.pi * step / recipe.steps))
-        rate = recipe.learning_rate * min(1, (step + 1) / 100) * cosine
-        optimizer.param_groups[0]["lr"] = rate
+        optimizer.param_groups[0]["lr"] = recipe.learning_rate * min(1, (step + 1) / 100) * cosine
+        rng = np.random.default_rng([recipe.seed, step])
         chosen = rng.choice(len(pictures), recipe.batch, p=weights)
         pixels = torch.stack([_crop(pictures[i], recipe.size, rng) for i in chosen])
-        with torch.autocast("cpu", torch.bfloat16, enabled=recipe.bf16):
-            mean, logvar = (m.float() for m in model.moments(pixels))
-            logvar = logvar.clamp(-12, 6)
-            drawn = model.decode(model.scale(mean + torch.exp(logvar / 2) * torch.randn_like(logvar))).float()
-        kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum() / recipe.batch
-        difference = drawn - pixels
-        loss = difference.abs().mean() + recipe.squared_weight * difference.square().mean()
-        loss = loss + recipe.gradient_weight * _gradient_loss(difference) + recipe.kl_weight * kl
+        noise = torch.Generator().manual_seed(int(rng.integers(2**62)))
+        loss, psnr = _loss(model, recipe, pixels.to(device), noise)
         optimizer.zero_grad(set_to_none=True)
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         if step % 50 == 0:
-            psnr = -10 * math.log10((difference.detach() / 2).square().mean().item())
-            elapsed = time.monotonic() - start
-            print(f"step {step} loss {loss.item():.4f} psnr {psnr:.2f} kl {kl.item():.0f} {elapsed:.0f} s", flush=True)
-        if step % 500 == 499:
-            _save(model, config, Path(recipe.out))
-    return _finish(model, config, recipe, pictures, weights, rng)
+            bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f}")
+        if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
+            state = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
+            states.save(step + 1, state, binding, keep=2)
+    return _finish(model.cpu(), config, recipe, pictures, weights, np.random.default_rng([recipe.seed, recipe.steps]))
+
+
+def _loss(
+    model: Autoencoder, recipe: AutoencoderRecipe, pixels: Tensor, noise: torch.Generator
+) -> tuple[Tensor, float]:
+    """The loss of a batch [B, 3, H, W], and its PSNR in dB."""
+    with torch.autocast(pixels.device.type, torch.bfloat16, enabled=recipe.bf16):
+        mean, logvar = (m.float() for m in model.moments(pixels))
+        logvar = logvar.clamp(-12, 6)
+        drawn = torch.randn(mean.shape, generator=noise).to(mean.device)
+        decoded = model.decode(model.scale(mean + torch.exp(logvar / 2) * drawn)).float()
+    kl = 0.5 * (mean**2 + logvar.exp() - 1 - logvar).sum() / recipe.batch
+    difference = decoded - pixels
+    loss = difference.abs().mean() + recipe.squared_weight * difference.square().mean()
+    loss = loss + recipe.gradient_weight * _gradient_loss(difference) + recipe.kl_weight * kl
+    return loss, -10 * math.log10((difference.detach() / 2).square().mean().item())
 
 
 @torch.no_grad()
 def _initialise(model: Autoencoder, recipe: AutoencoderRecipe) -> None:
-    """Weights to go on from; else almost no posterior noise: at unit noise the decoder learns to ignore the latent."""
-    if recipe.init:
-        stored = load_file(Path(recipe.init) / "ae.safetensors")
-        for name, parameter in model.state_dict().items():
-            parameter.copy_(stored[flux_key(name, model.config)].reshape(parameter.shape))
-        return
+    """Almost no posterior noise: at unit noise the decoder learns to ignore the latent."""
     model.kl.encoder.conv_out.weight[recipe.z_channels :] = 0
     model.kl.encoder.conv_out.bias[recipe.z_channels :] = -6
 

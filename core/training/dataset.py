@@ -7,6 +7,7 @@ off goes on with the very packs that it would have had, and nothing of the data 
 from __future__ import annotations
 
 import random
+import sys
 from collections import OrderedDict
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,6 +26,7 @@ from core.model.unified import UnifiedModel
 from core.training.latents import PosteriorCache
 from core.training.recipe import TrainRecipe
 
+MOST_TRIES = 1000
 KEPT_PICTURES = 2 << 30
 """Bytes of decoded pictures that stay in memory."""
 MIRRORED = ("histopathology", "endoscopy", "OCT")
@@ -120,7 +122,7 @@ class Sampler:
             splits = ", ".join(recipe.splits)
             raise RecordError(
                 f"The records' {splits} split has none of a kind in the mix", value=lacking[0],
-                remedy=f"Build records of that kind, or set mix.{lacking[0]} to 0",
+                remedy="Build records of that kind, or take it out of the recipe's mix",
             )  # fmt: skip
         self.tree = tree
         self.kinds = {kind: recipe.mix[kind] for kind in tree}
@@ -156,30 +158,48 @@ class PackMaker:
         drawn = [kind for kind in sampler.kinds if kind in ("generation", "interleaved")]
         self.always = [k for k in ("understanding",) if k in sampler.kinds] + drawn[:1]
         """Kinds that every pack has: all processes must compute gradients of the same parameters."""
+        self.too_long: set[str] = set()
+        """Ids of records that were left out for their length."""
 
     def make(self, step: int, process: int, number: int) -> tuple[Pack, Tensor]:
-        """A pack and the noise [n, 64] for its latent tokens."""
+        """A pack and the noise [n, 64] for its latent tokens.
+
+        It holds at least ``tokens_per_pack`` tokens, and at most an eighth more: a sample that does not fit closes it.
+        """
         rng = random.Random(f"{self.recipe.seed}/{step}/{process}/{number}")
         noise = torch.Generator().manual_seed(rng.getrandbits(62))
         samples, tokens, kinds = [], 0, list(self.always)
+        most, tries = self.recipe.tokens_per_pack * 9 // 8, 0
         while tokens < self.recipe.tokens_per_pack:
-            record = self.sampler.draw(rng, kinds.pop(0) if kinds else None)
+            record = self.sampler.draw(rng, kinds[0] if kinds else None)
             items = self.items(record, rng, noise)
             length = sum(map(item_length, items))
             if length > self.recipe.max_sample_tokens:
-                remedy = "Raise max_sample_tokens, or drop the record with `records filter`"
-                raise RecordError(f"{record.place}: the sample has {length} tokens", remedy=remedy)
+                self._leave_out(record, length)
+                tries += 1
+                if tries == MOST_TRIES:
+                    remedy = "Raise max_sample_tokens"
+                    raise RecordError(f"{tries} samples in a row are too long", value=length, remedy=remedy)
+                continue
+            if not kinds and samples and tokens + length > most:
+                break
+            kinds, tries = kinds[1:], 0
             samples.append(items)
             tokens += length
         normal = lambda: torch.randn((), generator=noise)  # noqa: E731
         packed = pack(samples, self.tokenizer, self.sides, self.rates, rng.random, normal)
         return packed, torch.randn(packed.latents.shape, generator=noise)
 
+    def _leave_out(self, record: Record, length: int) -> None:
+        if record.id not in self.too_long:
+            self.too_long.add(record.id)
+            print(f"{record.place}: left out, its sample has {length} tokens", file=sys.stderr)
+
     def items(self, record: Record, rng: random.Random, noise: torch.Generator) -> list[Item]:
         """The tokens of a record (spec section 11.4): questions and captions are read, answers and targets learned."""
-        crop = Crop.variant(rng.randrange(self.recipe.variants), record.modality)
-        if "side" in record.instruction:  # crops may move a border, and mirrors swap the answer
-            crop = Crop()
+        direct = record.main_task_type == "understanding"
+        variant = rng.randrange(self.recipe.variants)
+        crop = Crop.variant(variant, "" if direct else record.modality)  # a mirrored picture may belie its answer
         digests = dict(zip(record.images, record.sha256, strict=True))
         items: list[Item] = []
 
@@ -191,7 +211,6 @@ class PackMaker:
         def seen(path: str, *, direct: bool) -> ViTItem:
             return self.pictures.vit_item(path, record.place, crop, direct=direct, droppable=not direct)
 
-        direct = record.main_task_type == "understanding"
         for path in record.input_img:
             items += [seen(path, direct=True)] if direct else [picture(path, loss=False), seen(path, direct=False)]
         targets = list(record.output_img)

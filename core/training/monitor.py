@@ -18,6 +18,7 @@ from core.inference.provenance import NOTICE
 from core.model.checkpoint import Checkpoint
 from core.model.unified import UnifiedModel
 from core.tasks import MODALITIES, TASKS
+from core.training.parallel import world
 
 METRICS = "metrics.jsonl"
 
@@ -25,8 +26,9 @@ METRICS = "metrics.jsonl"
 class Monitor:
     """Metrics of the first process: ``OUT/metrics.jsonl``, ``OUT/tensorboard`` and a bar on standard error.
 
-    Model FLOPs utilisation is 6 FLOPs a token and parameter that computes it, over the fastest matrix product that this
-    device was measured to do when the run began.
+    Rates are those of all processes, estimated from the first. Model FLOPs utilisation counts 6 FLOPs for a token and
+    each parameter of the layers that compute it, frozen ones too, without attention and heads, over the fastest matrix
+    product that one device was measured to do when the run began.
     """
 
     def __init__(self, out: Path, steps: int, done: int, model: UnifiedModel, dtype: torch.dtype) -> None:
@@ -53,7 +55,7 @@ class Monitor:
             return
         now = time.perf_counter()
         seconds, self._last = now - self._last, now
-        values = values | {"tokens_per_s": self.tokens / seconds, "mfu": self.flops / seconds / self.peak}
+        values = values | {"tokens_per_s": world() * self.tokens / seconds, "mfu": self.flops / seconds / self.peak}
         self.tokens, self.flops = 0, 0.0
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps({"step": step} | {k: float(f"{v:.6g}") for k, v in values.items()}) + "\n")

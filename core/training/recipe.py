@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import json
 import math
 from pathlib import Path
@@ -23,8 +24,9 @@ PARTS = {
 """Parts that a recipe may freeze, and the names of their parameters. The autoencoder and both position tables never
 train."""
 LORA_TARGETS = r"language_model\.layers\.\d+\.(und|gen)\.(q|k|v|o|gate|up|down)_proj"
-NOT_BINDING = ("log_every", "sample_every", "save_every", "keep", "cache")
-"""Keys that may differ when a run goes on: they don't change what is computed."""
+NOT_BINDING = ("out", "records", "init", "cache", "log_every", "sample_every", "save_every", "keep")
+"""Keys that may differ when a run goes on: they don't change what is computed, or name files, which are compared by
+content."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -115,17 +117,50 @@ class TrainRecipe:
         _known("splits", self.splits, SPLITS)
         _known("freeze", self.freeze, tuple(PARTS))
         _known("schedule", (self.schedule,), ("cosine", "constant"))
-        shares = [*self.mix.values(), *self.task_weights.values()]
-        if not all(isinstance(s, int | float) and math.isfinite(s) and s >= 0 for s in shares) or not any(shares):
-            raise SettingsError("mix and task_weights must be shares of 0 or more, not all 0", value=shares)
+        for key, shares in (("mix", self.mix), ("task_weights", self.task_weights)):
+            if not all(isinstance(s, int | float) and 0 <= s < math.inf for s in shares.values()):
+                raise SettingsError(f"The recipe's {key} must hold shares of 0 or more", value=shares)
+        if not any(self.mix.values()):
+            raise SettingsError("The recipe's mix must hold a share above 0", value=self.mix)
+        for name in ("learning_rate", "clip", "timestep_shift"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(self, name))
+        if self.lora_rank and self.freeze:
+            remedy = "Leave freeze out, and name the adapters' layers with lora_targets"
+            raise SettingsError("Adapters train alone: freeze has no meaning beside lora_rank", remedy=remedy)
+        if set(self.freeze) == set(PARTS):
+            raise SettingsError("The recipe freezes every part", value=self.freeze, remedy="Leave one out")
         for name in ("steps", "variants", "tokens_per_pack", "accumulate", "save_every", "keep", "log_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
 
     def binding(self) -> dict:
-        """The keys that decide what is computed, as JSON gives them back."""
+        """What decides what is computed: the recipe's keys, as JSON gives them back, and the content of its files."""
         values = {k: v for k, v in dataclasses.asdict(self).items() if k not in NOT_BINDING}
-        return json.loads(json.dumps(values))
+        files = {"records": fingerprint(Path(self.records)), "init": fingerprint(Path(self.init))}
+        return json.loads(json.dumps(values)) | files
+
+
+def fingerprint(path: Path) -> str:
+    """Digest of a file's content, or of a checkpoint folder: of its weights the sizes and both ends, 1 MiB each.
+
+    A hub id has none: the hub's own commit stands for it once it is downloaded.
+    """
+    digest = hashlib.sha256()
+    if path.is_dir():
+        for file in sorted(path.glob("*.safetensors")):
+            size = file.stat().st_size
+            digest.update(f"{file.name} {size}".encode())
+            with file.open("rb") as content:
+                digest.update(content.read(1 << 20))
+                content.seek(max(0, size - (1 << 20)))
+                digest.update(content.read())
+    elif path.is_file():
+        with path.open("rb") as content:
+            digest = hashlib.file_digest(content, "sha256")
+    else:
+        digest.update(str(path).encode())
+    return digest.hexdigest()
 
 
 def _known(key: str, values, known: tuple[str, ...]) -> None:

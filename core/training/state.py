@@ -7,18 +7,27 @@ process, read back by any number of them), and the recipe that it belongs to. Wh
 
 from __future__ import annotations
 
+import fcntl
 import json
+import pickle
 import shutil
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 import torch.distributed as dist
 import torch.distributed.checkpoint as dcp
+from torch import nn
 from torch.distributed.checkpoint import FileSystemReader
 from torch.distributed.checkpoint.api import CheckpointException
+from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict
 
 from core.errors import CheckpointError, SettingsError
 
 RECIPE = "recipe.json"
+warnings.filterwarnings("ignore", message="torch.distributed is disabled", category=UserWarning)  # one process is meant
 
 
 class RunStates:
@@ -26,6 +35,24 @@ class RunStates:
 
     def __init__(self, out: Path) -> None:
         self.folder = out / "state"
+
+    @contextmanager
+    def locked(self) -> Iterator[None]:
+        """Keeps other runs out of the folder while this process lives, and removes what a killed one left half done.
+
+        Raises:
+            SettingsError: another run is writing into it.
+        """
+        self.folder.mkdir(parents=True, exist_ok=True)
+        with (self.folder / "lock").open("w") as file:
+            try:
+                fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                remedy = "Wait for it or stop it, or train into another folder with out=..."
+                raise SettingsError("Another run is writing there", value=str(self.folder), remedy=remedy) from error
+            for part in self.folder.glob("part-*"):
+                shutil.rmtree(part, ignore_errors=True)
+            yield
 
     def steps(self) -> list[int]:
         """Steps of the whole saves, ascending."""
@@ -59,7 +86,10 @@ class RunStates:
 
     def names(self, step: int) -> set[str]:
         """Names of the trained parameters of a save."""
-        keys = FileSystemReader(self.path(step)).read_metadata().state_dict_metadata
+        try:
+            keys = FileSystemReader(self.path(step)).read_metadata().state_dict_metadata
+        except (OSError, EOFError, ValueError, pickle.UnpicklingError) as error:
+            raise _damaged(step, self.path(step), error) from error
         return {key.removeprefix("ema.") for key in keys if key.startswith("ema.")}
 
     def check(self, step: int, recipe: dict) -> None:
@@ -118,10 +148,23 @@ class RunStates:
         try:
             dcp.load(state, checkpoint_id=self.path(step), no_dist=alone or not dist.is_initialized())
         except (OSError, RuntimeError, ValueError, KeyError, EOFError, CheckpointException) as error:
-            raise CheckpointError(
-                f"The state of step {step} is damaged ({type(error).__name__})", value=str(self.path(step)),
-                remedy="Remove that folder: the run goes on from the save before it",
-            ) from error  # fmt: skip
+            raise _damaged(step, self.path(step), error) from error
+
+
+def begin_optimizer(module: nn.Module, optimizer: torch.optim.Optimizer) -> None:
+    """Gives every parameter its optimizer state, so that a save has the same entries before and after any step.
+
+    Parameters without a gradient, such as the generating expert's where nothing is drawn, would have none else.
+    """
+    get_optimizer_state_dict(module, optimizer)  # takes a step of length zero
+    for state in optimizer.state.values():
+        state["step"].zero_()
+
+
+def _damaged(step: int, path: Path, error: Exception) -> CheckpointError:
+    remedy = "Remove that folder: the run goes on from the save before it"
+    what = f"The state of step {step} is damaged ({type(error).__name__})"
+    return CheckpointError(what, value=str(path), remedy=remedy)
 
 
 def _is_first() -> bool:

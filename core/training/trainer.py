@@ -13,6 +13,7 @@ import re
 import signal
 import sys
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 
 import torch
@@ -23,6 +24,7 @@ from tqdm import tqdm
 
 from core.data.packing import Pack
 from core.data.records import read_records
+from core.errors import CheckpointError, SettingsError
 from core.model.checkpoint import Checkpoint, load, pick_device, save
 from core.model.objective import Objective
 from core.model.unified import UnifiedModel
@@ -31,7 +33,7 @@ from core.training.dataset import PackMaker, Pictures, Sampler, crops_of
 from core.training.latents import PosteriorCache
 from core.training.monitor import Monitor, sample_grid
 from core.training.recipe import PARTS, TrainRecipe
-from core.training.state import RunStates
+from core.training.state import RunStates, begin_optimizer
 
 STOPPED = 143
 """Exit status of a run that was asked to end (128 + SIGTERM), as a shell would give it."""
@@ -48,22 +50,28 @@ class Trainer:
         self.recipe, self.out = recipe, Path(recipe.out)
         self.states = RunStates(self.out)
         self.steps_saved = self.states.steps()
+        self.binding = recipe.binding()
         if self.steps_saved:
-            self.states.check(self.steps_saved[-1], recipe.binding())
+            self.states.check(self.steps_saved[-1], self.binding)
         records = Path(recipe.records)
         self.sampler = Sampler(read_records(records, recipe.splits), recipe)
         device = parallel.join()
-        self.checkpoint = load(recipe.init, device or pick_device()[0], torch.float32)
+        if device is not None and "interleaved" in self.sampler.kinds and "understanding" not in self.sampler.kinds:
+            remedy = "Give understanding a small share: a pack of every process must hold an image to understand"
+            raise SettingsError("Several processes cannot train this mix", value=recipe.mix, remedy=remedy)
+        at = pick_device()[0] if device is None else torch.device("cpu")
+        self.checkpoint = load(recipe.init, at, torch.float32)
         self.model = self.checkpoint.model
         self.trained = choose_trained(self.model, recipe)
         self.objective = Objective(self.model)
         if device is not None:
-            parallel.shard(self.objective, self.model, bf16=recipe.bf16)
+            parallel.shard(self.objective, self.model, device, bf16=recipe.bf16)
             self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.learning_rate, betas=(0.9, 0.95), eps=recipe.eps,
             weight_decay=recipe.weight_decay, fused=True,
         )  # fmt: skip
+        begin_optimizer(self.objective, self.optimizer)
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
         pictures = Pictures(self.model, records.parent, PosteriorCache(self.model, recipe.cache))
         config = self.model.config
@@ -74,8 +82,13 @@ class Trainer:
     def run(self) -> Path:
         """Trains to the last step, goes on where an earlier run was cut off, and returns the checkpoint folder.
 
-        On SIGTERM the state is saved after the current step and the process ends with status 143.
+        On SIGTERM the state is saved after the current step and the process ends with status 143. With another number
+        of processes than before, a run goes on with other packs.
         """
+        with self.states.locked() if parallel.rank() == 0 else nullcontext():
+            return self._run()
+
+    def _run(self) -> Path:
         done = self._resume()
         self._fill_cache()
         before = signal.signal(signal.SIGTERM, self._stop)
@@ -148,7 +161,11 @@ class Trainer:
             ce_sum, mse_sum = ce_sum + ce.detach(), mse_sum + mse.detach()
             if monitor is not None:
                 monitor.count(len(packed.layout.und), len(packed.layout.gen), len(packed.vit_index))
-        norm = parallel.full(nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip))
+        norm = float(parallel.full(nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip)))
+        if not math.isfinite(norm):
+            saved = f"The save of step {self.states.steps()[-1]} is whole. " if self.states.steps() else ""
+            remedy = f"{saved}Lower learning_rate, and look for a broken sample"
+            raise SettingsError(f"The gradient of step {step + 1} is not finite", value=norm, remedy=remedy)
         self.optimizer.step()
         self.optimizer.zero_grad(set_to_none=True)
         with torch.no_grad():
@@ -157,7 +174,7 @@ class Trainer:
         if monitor is None and not dist.is_initialized():
             return {}, stops > 0
         ce_sum, mse_sum = parallel.summed([float(ce_sum), float(mse_sum)], device)
-        values = {"learning_rate": rate, "gradient_norm": float(norm)}
+        values = {"learning_rate": rate, "gradient_norm": norm}
         values |= {"ce": ce_sum / ce_count} if ce_count else {}
         values |= {"mse": mse_sum / mse_count} if mse_count else {}
         return values, stops > 0
@@ -176,7 +193,7 @@ class Trainer:
 
     def _save(self, step: int) -> None:
         tasks = sorted(task for group in self.sampler.tasks.values() for task in group)
-        meta = self.recipe.binding() | {"trained_tasks": tasks}
+        meta = self.binding | {"trained_tasks": tasks}
         self.states.save(step, self._state(), meta, self.recipe.keep)
 
     def _resume(self) -> int:
@@ -199,8 +216,8 @@ class Trainer:
                 for path, digest in zip(record.images, record.sha256, strict=True):
                     for crop in crops_of(record, self.recipe.variants):
                         jobs.setdefault((digest, crop), (path, record.place))
-        jobs = {key: job for key, job in jobs.items() if not cache.path(*key).is_file()}
         mine = list(jobs.items())[parallel.rank() :: parallel.world()]
+        mine = [(key, job) for key, job in mine if not cache.path(*key).is_file()]
         for (digest, crop), (path, place) in tqdm(mine, desc="latents", disable=not mine or parallel.rank() > 0):
             self.maker.pictures.prepare(path, digest, place, crop)
         if dist.is_initialized():
@@ -244,7 +261,10 @@ def choose_trained(model: UnifiedModel, recipe: TrainRecipe) -> dict[str, nn.Par
         patterns = [re.compile(pattern) for part, pattern in PARTS.items() if part not in recipe.freeze]
         for name, p in model.named_parameters():
             p.requires_grad_(any(pattern.match(name) for pattern in patterns))
-    return {name: p for name, p in model.named_parameters() if p.requires_grad}
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    if not trained:
+        raise SettingsError("No layer matches lora_targets", value=recipe.lora_targets)
+    return trained
 
 
 def add_adapters(model: UnifiedModel, recipe: TrainRecipe):
@@ -277,13 +297,19 @@ def consolidate_run(recipe: TrainRecipe) -> Path:
 
     Raises:
         CheckpointError: no save, or a damaged one.
+        SettingsError: the save is that of another recipe.
     """
     out, states = Path(recipe.out), RunStates(Path(recipe.out))
     step = states.last()
+    states.check(step, recipe.binding())
+    names = states.names(step)
     checkpoint = load(recipe.init, torch.device("cpu"), torch.float32)
     model = checkpoint.model
     adapters = add_adapters(model, recipe) if recipe.lora_rank else None
-    trained = {n: p for n, p in model.named_parameters() if n in states.names(step)}
+    trained = {n: p for n, p in model.named_parameters() if n in names}
+    if trained.keys() != names:
+        what = "The save has other parameters than the recipe trains, first"
+        raise CheckpointError(what, value=sorted(trained.keys() ^ names)[0], remedy="Consolidate with the run's recipe")
     ema = {name: torch.empty_like(p.detach()) for name, p in trained.items()}
     states.load(step, {"ema": ema}, alone=True)
     with torch.no_grad():

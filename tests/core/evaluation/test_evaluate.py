@@ -15,8 +15,8 @@ from core.data.oct_phantom import b_scan
 from core.data.records import Message, PictureStore, Record, read_records, write_records
 from core.errors import RecordError, SettingsError
 from core.evaluation import features, tasks
-from core.evaluation.bench import balanced
-from core.evaluation.evaluate import contact_sheet, evaluate
+from core.evaluation.bench import Bench, Outcome, balanced
+from core.evaluation.evaluate import _select, contact_sheet, evaluate
 from core.evaluation.page import card_table
 from core.evaluation.reading import swapped
 from core.inference.generator import Generator
@@ -201,6 +201,51 @@ def test_a_broken_image_is_named_by_its_line_before_anything_runs(records: Path,
 def test_an_impossible_setting_is_refused(wrong: dict, records: Path, tmp_path: Path) -> None:
     with pytest.raises(SettingsError):
         evaluate(records, str(NANO), tmp_path, **wrong)
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_anything_runs(
+    records: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(SettingsError, match="read-only"):
+        evaluate(records, "no such model", tmp_path)
+
+
+def test_a_split_without_records_is_an_error(records: Path, tmp_path: Path) -> None:
+    with pytest.raises(RecordError, match="no record of a task in the split val"):
+        evaluate(records, "no such model", tmp_path, split="val")
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_baselines_never_see_the_evaluated_split(split: str, records: Path) -> None:
+    chosen, known, pool = _select(read_records(records), split, 100, 0)
+    assert {r.split for part in (*chosen.values(), pool) for r in part} == {split}
+    assert {r.split for part in known.values() for r in part} == ({"train"} if split == "test" else set())
+
+
+def test_a_distance_within_states_does_not_forgive_the_state_of_another_record(records: Path) -> None:
+    """Pictures of the right mix of states, each at the wrong record: as one crowd they could not be told apart."""
+    each = [r for r in read_records(records) if r.sub_task_type == "text_to_image"]
+    part = [r for r in each if r.label in ("normal", "fluid")]
+    states = [(r.modality, r.label) for r in part]
+    black, white = PILImage.new("RGB", (8, 8)), PILImage.new("RGB", (8, 8), "white")
+    real = [white if r.label == "fluid" else black for r in part]
+    wrong = [black if r.label == "fluid" else white for r in part]
+
+    class Mean:
+        name = "mean"
+
+        def features(self, images: list[PILImage.Image]) -> np.ndarray:
+            return np.array([np.asarray(image).mean((0, 1)) / 255 for image in images])
+
+    bench = Bench(None, records.parent, {}, [], 0, Mean())
+    outcome = Outcome()
+    tasks._add_distance(outcome, bench, "one crowd", wrong, {"truth": real}, real, part)
+    tasks._add_distance(outcome, bench, "by state", wrong, {"truth": real}, real, part, states)
+    crowd, by_state = outcome.rows
+    assert crowd["model"]["value"] == pytest.approx(0, abs=1e-6)
+    assert by_state["model"]["value"] == pytest.approx(3)
+    assert by_state["baseline"]["value"] == pytest.approx(0, abs=1e-6) and by_state["wins"] is False
 
 
 def test_swapping_gives_every_record_the_image_of_a_stranger(records: Path) -> None:

@@ -72,6 +72,7 @@ def recipe(records, fresh, tmp_path):
 
     def make(**keys) -> TrainRecipe:
         small = dict(tokens_per_pack=150, warmup_steps=1, log_every=1, learning_rate=1e-3, bf16=False, eps=1e-8)
+        small["ema_decay"] = 0.9
         fixed = dict(kind="model", records=str(records), init=str(fresh), out=str(tmp_path / "run"), steps=3, mix=MIX)
         return TrainRecipe(**fixed | small | keys)
 
