@@ -14,7 +14,16 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 from core.data.coarse import coarse
-from core.data.manifest import Picture, phantoms, pictures, questions_of, read_manifest, stain_pictures
+from core.data.manifest import (
+    About,
+    Picture,
+    is_section,
+    phantoms,
+    pictures,
+    questions_of,
+    read_manifest,
+    stain_pictures,
+)
 from core.data.records import Message, PictureStore, Record, write_records
 from core.data.templates import EXPLANATIONS, caption, joined, questions, report
 from core.tasks import MODALITIES, TASKS
@@ -38,9 +47,9 @@ class BuildOptions:
 
 @dataclass(frozen=True)
 class Stored:
-    """What pairing needs of a picture once its pixels are on disk."""
+    """A picture whose pixels are on disk, and no longer in memory."""
 
-    picture: Picture
+    about: About
     path: str
     sha256: str
 
@@ -51,13 +60,13 @@ def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Count
     The same manifest, options and files give the same records, byte for byte.
 
     Raises:
-        RecordError: the manifest or a file that it names cannot be used.
+        RecordError: the manifest or a file that it names cannot be used, or the records cannot be written.
         ImageError: the pictures cannot be written.
     """
     rows = read_manifest(manifest, options.tiers, options.held_out)
     qa = questions_of(root, {row["source"] for row in rows})
-    stained = [row for row in rows if "landmarks=" in row["extra"]]
-    plain = [row for row in rows if "landmarks=" not in row["extra"]]
+    stained = [row for row in rows if is_section(row)]
+    plain = [row for row in rows if not is_section(row)]
     store = PictureStore(out, options.max_side)
     counts = {split: round(share * options.simulated_oct) for split, share in OCT_SHARES.items()}
 
@@ -70,9 +79,8 @@ def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Count
         records, twins = [], {}
         for made, stored in chain.from_iterable(batches):
             records += made
-            if stored.picture.twin:
-                stored.picture.mask, stored.picture.aligned = None, {}
-                twins.setdefault(stored.picture.twin, []).append(stored)
+            if stored.about.twin:
+                twins.setdefault((stored.about.dataset, stored.about.twin), []).append(stored)
     for group in twins.values():
         records += _counterfactuals(group, options.seed)
     records += text_records()
@@ -82,12 +90,13 @@ def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Count
 
 def _records(picture: Picture, store: PictureStore, options: BuildOptions) -> tuple[list[Record], Stored]:
     """Everything that can be asked of one picture."""
-    rng = random.Random(f"{options.seed}/{picture.name}")
+    about = picture.about
+    rng = random.Random(f"{options.seed}/{about.name}")
     image = store.fitted(picture.image)
     own = store.add(image)
-    stored = Stored(picture, *own)
-    out = list(_understanding(stored, rng))
-    if picture.known.modality in MODALITIES:
+    stored = Stored(about, *own)
+    out = list(_understanding(stored, picture.qa, rng))
+    if about.known.modality in MODALITIES:
         out += _generation(stored, rng)
         out.append(_edit(stored, "super_resolution", "", store.add(coarse(image, options.coarse_side)), own, rng))
     if picture.mask is not None:
@@ -104,33 +113,33 @@ def _record(
     texts: list[tuple[str, str]], label: str,
 ) -> Record:  # fmt: skip
     """A record; its id is made of everything that it says, so that no two differ under one id."""
-    picture = stored.picture
-    content = "\n".join([picture.name, task, *(p for p, _ in [*inputs, *outputs]), *chain(*texts)])
+    about = stored.about
+    content = "\n".join([about.name, task, *(p for p, _ in [*inputs, *outputs]), *chain(*texts)])
     return Record(
-        id=f"{picture.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}",
-        main_task_type=kind, sub_task_type=task, modality=picture.known.modality, dataset=picture.dataset,
+        id=f"{about.dataset}-{hashlib.sha256(content.encode()).hexdigest()[:16]}",
+        main_task_type=kind, sub_task_type=task, modality=about.known.modality, dataset=about.dataset,
         input_img=tuple(path for path, _ in inputs), output_img=tuple(path for path, _ in outputs),
-        message=tuple(Message(*text) for text in texts), patient=picture.patient, split=picture.split,
-        licence=picture.licence, sha256=tuple(digest for _, digest in [*inputs, *outputs]), label=label,
+        message=tuple(Message(*text) for text in texts), patient=about.patient, split=about.split,
+        licence=about.licence, sha256=tuple(digest for _, digest in [*inputs, *outputs]), label=label,
     )  # fmt: skip
 
 
-def _understanding(stored: Stored, rng: random.Random) -> Iterator[Record]:
-    picture, image = stored.picture, [(stored.path, stored.sha256)]
-    for question, answer in dict([*questions(picture.known, rng), *picture.qa]).items():
+def _understanding(stored: Stored, qa: list[tuple[str, str]], rng: random.Random) -> Iterator[Record]:
+    about, image = stored.about, [(stored.path, stored.sha256)]
+    for question, answer in dict([*questions(about.known, rng), *qa]).items():
         texts = [("human", question), ("gpt", answer)]
-        yield _record(stored, "understanding", "vqa", image, [], texts, picture.label)
-    if picture.known.modality in MODALITIES:
+        yield _record(stored, "understanding", "vqa", image, [], texts, about.label)
+    if about.known.modality in MODALITIES:
         texts = [("human", TASKS["report"].instruction(wording=rng.randrange(WORDINGS)))]
-        texts.append(("gpt", report(picture.known)))
-        yield _record(stored, "understanding", "report", image, [], texts, picture.label)
+        texts.append(("gpt", report(about.known)))
+        yield _record(stored, "understanding", "report", image, [], texts, about.label)
 
 
 def _generation(stored: Stored, rng: random.Random) -> Iterator[Record]:
-    captions = [caption(stored.picture.known, rng, short=short) for short in (True, False)]
+    captions = [caption(stored.about.known, rng, short=short) for short in (True, False)]
     for text in dict.fromkeys(captions):
         outputs, texts = [(stored.path, stored.sha256)], [("human", text)]
-        yield _record(stored, "generation", "text_to_image", [], outputs, texts, stored.picture.label)
+        yield _record(stored, "generation", "text_to_image", [], outputs, texts, stored.about.label)
 
 
 def _edit(
@@ -157,20 +166,21 @@ def text_records() -> list[Record]:
 
 
 def _counterfactuals(group: list[Stored], seed: int) -> list[Record]:
-    """Ordered pairs of one patient's pictures in different states.
+    """Ordered pairs of one patient's pictures in different states and one split.
 
     Two X-rays of a patient are neither registered nor taken in one position; two phantoms of an eye differ in the
     finding alone.
     """
-    pairs = [(a, b) for a in group for b in group if a.picture.label != b.picture.label]
-    rng = random.Random(f"{seed}/{group[0].picture.twin}")
+    pairs = [(a, b) for a in group for b in group if a.about.label != b.about.label and a.about.split == b.about.split]
+    rng = random.Random(f"{seed}/{group[0].about.twin}")
     rng.shuffle(pairs)
     out = []
     for before, after in pairs[:PAIRS_PER_TWIN]:
-        states = [p.picture.known.detail or joined(p.picture.known.findings) for p in (before, after)]
-        what = f"Before: {states[0]}. Now: {states[1]}. {EXPLANATIONS.get(states[1], '')}".strip()
+        states = [p.about.known.detail or joined(p.about.known.findings) for p in (before, after)]
+        explanation = EXPLANATIONS.get(states[1], "") if after.about.known.modality == "OCT" else ""
+        what = f"Before: {states[0]}. Now: {states[1]}. {explanation}".strip()
         prompt = TASKS["counterfactual"].instruction(states[1], rng.randrange(WORDINGS))
         texts = [("human", prompt), ("gpt", what)]
         sides = ([(p.path, p.sha256)] for p in (before, after))
-        out.append(_record(before, "interleaved", "counterfactual", *sides, texts, after.picture.label))
+        out.append(_record(before, "interleaved", "counterfactual", *sides, texts, after.about.label))
     return out

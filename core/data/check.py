@@ -151,7 +151,8 @@ class _Checker:
         splits = self.patients.setdefault(record.patient, {})
         if splits and record.split not in splits:
             split, earlier = next(iter(splits.items()))
-            problems.append(f"{place}: patient {record.patient!r} is in {record.split} here, in {split} in {earlier}")
+            what = f"{place}: patient {record.patient!r} is in {record.split} here, in {split} in {earlier}"
+            problems.append(f"{what}; where a published split does that, import with --resplit")
         splits.setdefault(record.split, place)
         problems += [f"{place}: {what}" for what in _misfits(record)]
         for number, (relative, sha256) in enumerate(zip(record.images, record.sha256, strict=True)):
@@ -191,13 +192,15 @@ class _Checker:
             return
         words = np.frombuffer(b"".join(c.file.phash for c in contents), np.uint64).reshape(len(contents), -1)
         number = {name: i for i, name in enumerate(self.patients)}
-        patients = np.array([number[next(iter(c.patients))] for c in contents])
+        # A picture of several patients is another's for each of them, so it gets a number of its own.
+        patients = np.array([
+            number[next(iter(c.patients))] if len(c.patients) == 1 else -1 - i for i, c in enumerate(contents)
+        ])  # fmt: skip
         splits = np.array([sum(1 << SPLITS.index(s) for s in c.splits) for c in contents], np.uint8)
         for later, earlier, distance, across in _closest(words, patients, splits, near):
             a, b = contents[later], contents[earlier]
-            if a.patients.keys().isdisjoint(b.patients):
-                what = f"{a.place}: near duplicate of another patient's picture ({distance} of 256 bits): {a} and {b}"
-                (self.report.problems if across else self.report.warnings).append(what)
+            what = f"{a.place}: near duplicate of another patient's picture ({distance} of 256 bits): {a} and {b}"
+            (self.report.problems if across else self.report.warnings).append(what)
 
 
 def _misfits(record: Record) -> Iterator[str]:

@@ -1,61 +1,92 @@
-"""From a manifest of public images to pictures with what is known of each: ``records build`` starts here.
+"""From a manifest of images to pictures with what is known of each: ``records build`` starts here.
 
-A manifest is a CSV with a row for every image or volume: path, modality, source, tier, licence, split, patient, label,
-text, mask, sex, view, extra. Volumes are ``.npz`` files of aligned arrays and are cut into slices; everything else goes
-through ``core.data.images``. What a source's labels mean is in ``SOURCES``; a source that is not there is read by its
-modality and label alone.
+A manifest is a CSV with a row for every image or volume; ``COLUMNS`` are read. Volumes are ``.npz`` files of aligned
+arrays and are cut into slices; everything else goes through ``core.data.images``. What the labels and masks of a known
+source mean is in the tables below. Of any other source nothing is said but its modality and its labels.
 """
 
 from __future__ import annotations
 
 import csv
 import json
+import zipfile
+import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 from PIL import Image as PILImage
 
 from core.data.images import open_image
 from core.data.oct_phantom import FINDINGS, b_scan
-from core.data.stains import registered_tiles
-from core.data.templates import Finding
+from core.data.records import SPLITS, one_of, pseudonym, resolve
+from core.data.stains import Section, registered_tiles
+from core.data.templates import ASKED, SEQUENCE_QUESTIONS, STAIN_QUESTIONS, WINDOW_QUESTIONS, Finding
 from core.errors import ImageError, RecordError
 
 COLUMNS = ("path", "modality", "source", "tier", "licence", "split", "patient", "label", "mask", "sex", "view", "extra")
+TIERS = ("A", "B", "C")
+"""A permissive licence is stated; open as far as known; nothing is stated."""
 MODALITY = {
     "cxr": Finding("chest X-ray", "chest"),
     "ct": Finding("CT"),
-    "mri": Finding("MRI", "brain"),
+    "mri": Finding("MRI"),
     "ultrasound": Finding("ultrasound"),
     "fundus": Finding("fundus photograph", "eye"),
-    "oct": Finding("OCT", "eye"),
-    "endoscopy": Finding("endoscopy", "colon"),
+    "oct": Finding("OCT"),
+    "endoscopy": Finding("endoscopy"),
     "histopathology": Finding("histopathology"),
 }
-"""What the manifest's column ``modality`` says."""
-ORGAN = {"busi": "breast", "us_hc18": "fetal head", "histology_lc25000": "lung", "stain_cima": "lung"}
-STRUCTURE = {"us_hc18": "fetal head", "endoscopy": "polyp", "histology_dsb2018": "nuclei"}
-"""What a mask of a source shows; elsewhere the label says it, and in a fundus it is the vessels."""
+"""What the manifest's column ``modality`` says, whatever the source is."""
+ORGAN = {
+    "busi": "breast",
+    "us_hc18": "fetal head",
+    "histology_lc25000": "lung",
+    "stain_cima": "lung",
+    "endoscopy": "colon",
+    "mri_ms": "brain",
+    "mri_tcga": "brain",
+    "oct_kermany": "eye",
+    "oct_srf": "eye",
+    "oct_sbsdi": "eye",
+}
+STRUCTURE = {
+    "us_hc18": "fetal head",
+    "endoscopy": "polyp",
+    "histology_dsb2018": "nuclei",
+    "fundus_chase": "vessels",
+    "fundus_drive": "vessels",
+    "mri_ms": "lesions",
+}
+"""What a mask of a source shows; elsewhere the label says it."""
 ONE_LABEL = ("busi", "endoscopy", "histology_lc25000", "oct_kermany")
-"""Sources whose label is one word for the whole picture."""
-LABELS = {"DME": "fluid", "DRUSEN": "drusen", "NORMAL": "normal", "CNV": "neovascularisation"}
+"""Sources whose label is one word for the whole picture, also where there is a mask."""
+ALL_FINDINGS = ("fundus_idrid",)
+"""Sources whose labels are all that a grader found: a picture without any shows no abnormality."""
+LABELS = {"oct_kermany": {"DME": "fluid", "DRUSEN": "drusen", "NORMAL": "normal", "CNV": "neovascularisation"}}
 MRI_NAMES = {"t1": "T1-weighted", "t1c": "contrast-enhanced T1-weighted", "t2": "T2-weighted", "flair": "FLAIR"}
 CT_WINDOWS = {"soft tissue": (40, 400), "bone": (400, 1800)}
+TOTALSEGMENTATOR = ("ct_totalsegmentator",)
+"""Sources whose array ``seg_model_output`` has TotalSegmentator's numbers, from which the region is told."""
 PELVIS = (21, 25, 75, 76)
 """TotalSegmentator's numbers of bladder, sacrum and femora: a slice through one of them is called pelvis."""
+UNREADABLE = (
+    ImageError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile,
+    zlib.error,
+)  # fmt: skip
+"""What Pillow, NumPy, zipfile and JSON raise over a file that is broken or holds something else."""
 
 
-@dataclass
-class Picture:
-    """One image with what is known about it.
+@dataclass(frozen=True)
+class About:
+    """What is known of an image, without its pixels.
 
     Attributes:
         name: unique within the manifest; for ids and random choices, never written as it is.
-        aligned: images of the same place by what one would ask for ("T2-weighted MRI", "Ki-67"), with their task.
-        mask: white inside, black outside, of the image's size; ``structure`` is its name.
-        label: a class for classifiers; pictures of one ``twin`` show the same thing in different states.
+        patient: a pseudonym.
+        label: a class for classifiers.
+        twin: pictures of one dataset and ``twin`` show the same thing in different states; never written.
     """
 
     name: str
@@ -63,42 +94,124 @@ class Picture:
     split: str
     patient: str
     licence: str
-    image: PILImage.Image
     known: Finding
+    label: str = ""
+    twin: str = ""
+
+
+@dataclass
+class Picture:
+    """One image with what is known about it.
+
+    Attributes:
+        mask: white inside, black outside, of the image's size; ``structure`` is its name.
+        aligned: images of the same place by what one would ask for ("T2-weighted MRI", "Ki-67"), with their task.
+        qa: questions of the source with their answers.
+    """
+
+    about: About
+    image: PILImage.Image
     structure: str = ""
     mask: PILImage.Image | None = None
     aligned: dict[str, PILImage.Image] = field(default_factory=dict)
     aligned_task: str = "cross_modal"
     qa: list[tuple[str, str]] = field(default_factory=list)
-    label: str = ""
-    twin: str = ""
 
 
 def read_manifest(path: Path, tiers: tuple[str, ...], held_out: tuple[str, ...] = ()) -> list[dict[str, str]]:
-    """The rows of some tiers. Rows whose path is in ``held_out`` count as test data.
+    """The rows of some tiers, each with its FILE:LINE as ``place``. Every row is checked, whatever its tier.
+
+    Rows whose path is in ``held_out`` count as test data; of a folder of serial sections one stands for all.
 
     Raises:
-        RecordError: no such file, a missing column, or a held-out path that no row has.
+        RecordError: no such file, a missing column, a row that cannot be right, a patient in two splits, or a held-out
+            path that no row has.
     """
-    try:
-        with path.open(newline="", encoding="utf-8") as file:
-            rows = list(csv.DictReader(file))
-    except (OSError, UnicodeDecodeError, csv.Error) as error:
-        remedy = "Name a CSV file such as manifest.csv"
-        raise RecordError(f"The manifest cannot be read ({error})", value=str(path), remedy=remedy) from error
-    for column in COLUMNS:
-        if rows and rows[0].get(column) is None:
-            raise RecordError(f"{path.name} lacks a column", value=column, remedy=f"It needs {', '.join(COLUMNS)}")
+    rows = _rows(path)
     unknown = set(held_out) - {row["path"] for row in rows}
     if unknown:
-        raise RecordError("No row of the manifest has the held-out path", value=sorted(unknown)[0])
+        remedy = "Write it as it stands in the column path"
+        raise RecordError("No row of the manifest has the held-out path", value=sorted(unknown)[0], remedy=remedy)
+    folders = {_folder(row) for row in rows if row["path"] in held_out and is_section(row)}
+    moved = [row for row in rows if row["path"] in held_out or (is_section(row) and _folder(row) in folders)]
+    for row in moved:
+        row["split"] = "test"
+    _check_patients(rows, {row["place"] for row in moved})
     rows = [row for row in rows if row["tier"] in tiers]
     if not rows:
         raise RecordError(f"{path.name} has no row of the tiers", value=tiers, remedy="Name others with --tiers")
-    for number, row in enumerate(rows, 2):
-        row["place"] = f"{path.name}:{number}"
-        row["split"] = "test" if row["path"] in held_out else row["split"]
     return rows
+
+
+def _rows(path: Path) -> list[dict[str, str]]:
+    rows = []
+    try:
+        with path.open(newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            for column in COLUMNS:
+                if column not in (reader.fieldnames or ()):
+                    remedy = f"It needs {', '.join(COLUMNS)}"
+                    raise RecordError(f"{path.name} lacks a column", value=column, remedy=remedy)
+            for row in reader:
+                place = f"{path.name}:{reader.line_num}"
+                _check_row(row, place)
+                rows.append(row | {"place": place})
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        remedy = "Name a CSV file such as manifest.csv"
+        raise RecordError(f"The manifest cannot be read ({error})", value=str(path), remedy=remedy) from error
+    return rows
+
+
+def _check_row(row: dict[str, str], place: str) -> None:
+    """
+    Raises:
+        RecordError: the row cannot be right.
+    """
+    if None in row or None in row.values():  # what DictReader makes of cells that are too many or too few
+        remedy = "Put cells that hold a comma in quotes"
+        raise RecordError(f"{place}: the row has more or fewer cells than the header", remedy=remedy)
+    for column in ("path", "modality", "source", "patient"):
+        if not row[column].strip():
+            remedy = "Name the smallest group that must not be split" if column == "patient" else None
+            raise RecordError(f"{place}: {column} is empty", remedy=remedy)
+    one_of(place, "split", row["split"], SPLITS)
+    one_of(place, "tier", row["tier"], TIERS)
+    for relative in filter(None, (row["path"], row["source"], row["mask"], _landmarks(row))):
+        resolve(Path(), relative, place)
+
+
+def is_section(row: dict[str, str]) -> bool:
+    """Whether the row is one of several serial sections, which lie in one folder."""
+    return "landmarks=" in row["extra"]
+
+
+def _landmarks(row: dict[str, str]) -> str:
+    return row["extra"].partition("landmarks=")[2].partition(";")[0].strip()
+
+
+def _folder(row: dict[str, str]) -> str:
+    return str(PurePosixPath(row["path"]).parent)
+
+
+def _check_patients(rows: list[dict[str, str]], held: set[str]) -> None:
+    """A patient has one split, and a folder of serial sections one patient; ``held`` are the held-out rows' places.
+
+    Raises:
+        RecordError: with both lines.
+    """
+    patients: dict[tuple[str, str], dict[str, str]] = {}
+    folders: dict[str, dict[str, str]] = {}
+    for row in rows:
+        first = patients.setdefault((row["source"], row["patient"]), row)
+        if row["split"] != first["split"]:
+            what = f"{row['place']}: the patient is in {row['split']} here, in {first['split']} in {first['place']}"
+            out = {row["place"], first["place"]} & held
+            remedy = "Hold out all of the patient's rows" if out else "Give all of the patient's rows one split"
+            raise RecordError(what, remedy=remedy)
+        first = folders.setdefault(_folder(row), row) if is_section(row) else row
+        if (row["source"], row["patient"]) != (first["source"], first["patient"]):
+            what = f"{row['place']}: another patient than in {first['place']}, in one folder of serial sections"
+            raise RecordError(what, value=_folder(row), remedy="Use a folder for each patient")
 
 
 def pictures(root: Path, row: dict[str, str], qa: dict[str, list]) -> Iterator[Picture]:
@@ -114,12 +227,17 @@ def pictures(root: Path, row: dict[str, str], qa: dict[str, list]) -> Iterator[P
             yield from _ct(root, row)
         else:
             yield from _mri(root, row)
-    except (ImageError, OSError, ValueError, KeyError) as error:
-        raise RecordError(f"{row['place']}: {row['path']} cannot be used ({error})") from error
+    except UNREADABLE as error:
+        what = f"{row['place']}: {row['path']} cannot be used ({error or type(error).__name__})"
+        raise RecordError(what, remedy="Copy the file again, or remove the row") from error
 
 
 def questions_of(root: Path, sources: set[str]) -> dict[str, list]:
-    """Questions by physicians, by image path: from ``SOURCE/qa.json`` in VQA-RAD's layout."""
+    """Questions by physicians, by image path: from ``SOURCE/qa.json`` in VQA-RAD's layout.
+
+    Raises:
+        RecordError: the file is broken, or a question or answer is neither text nor a number.
+    """
     out: dict[str, list] = {}
     for source in sorted(sources):
         path = root / source / "qa.json"
@@ -127,15 +245,22 @@ def questions_of(root: Path, sources: set[str]) -> dict[str, list]:
             continue
         try:
             for item in json.loads(path.read_text(encoding="utf-8")):
-                pair = (str(item["question"]).strip(), str(item["answer"]).strip())
+                pair = (_text(item["question"]), _text(item["answer"]))
                 out.setdefault(f"{source}/images/{item['image_name']}", []).append(pair)
-        except (ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError) as error:
             raise RecordError(f"{source}/qa.json cannot be read ({error})", remedy="Copy the file again") from error
     return out
 
 
-def _picture(row: dict[str, str], name: str, image: PILImage.Image, known: Finding) -> Picture:
-    return Picture(name, row["source"], row["split"], row["patient"], row["licence"], image, known)
+def _text(value: object) -> str:
+    if not isinstance(value, str | int | float):
+        raise TypeError(f"a question or answer is {value!r}")
+    return str(value).strip()
+
+
+def _about(row: dict[str, str], name: str, known: Finding, label: str, twin: str = "") -> About:
+    patient = pseudonym(row["source"], row["patient"])
+    return About(name, row["source"], row["split"], patient, row["licence"], known, label, twin)
 
 
 def _known(row: dict[str, str]) -> Finding:
@@ -143,35 +268,60 @@ def _known(row: dict[str, str]) -> Finding:
     return replace(known, organ=ORGAN.get(row["source"], known.organ), view=row["view"], sex=row["sex"])
 
 
-def _flat(root: Path, row: dict[str, str], qa: dict[str, list]) -> Picture:
-    known, source = _known(row), row["source"]
-    label = row["label"].replace("_", " ")
+def _label(row: dict[str, str]) -> str:
+    return row["label"].replace("_", " ").strip()
+
+
+def _structure(row: dict[str, str]) -> str:
+    """What a mask of the row shows."""
+    label = _label(row)
+    several = "|" in label or ";" in label
+    return STRUCTURE.get(row["source"], "structure" if several or not label else label)
+
+
+def _labelled(row: dict[str, str]) -> Finding:
+    """What the label of a flat picture says; an empty one says nothing."""
+    known, label, source = _known(row), _label(row), row["source"]
     if row["modality"] == "cxr":
-        known = replace(known, findings=tuple(label.lower().split("|")), labelled=True)
-    elif ";" in label or label == "optic disc":  # boxes: an optic disc is no finding
-        boxes = json.loads(row["extra"].partition("boxes=")[2] or "[]")
-        disc = tuple((name.replace("_", " "), x, y) for name, x, y, *_ in boxes if name == "optic_disc")
-        findings = tuple(f for f in label.split(";") if f != "optic disc")
-        known = replace(known, findings=findings, labelled=True, boxes=disc[:1])
-    elif source in ONE_LABEL or (source not in STRUCTURE and not row["mask"]):
-        known = replace(known, detail=LABELS.get(label, label))
-    picture = _picture(row, row["path"], open_image(root / row["path"]).pixels, known)
-    picture.qa = qa.get(row["path"], [])
+        names = (name.strip() for name in label.lower().split("|"))
+        findings = tuple("no finding" if name == "normal" else name for name in names if name)
+        return replace(known, findings=findings, labelled=bool(findings))
+    if ";" in label or label == "optic disc":  # boxes: an optic disc is no finding
+        findings = tuple(name for name in label.split(";") if name not in ("", "optic disc"))
+        return replace(known, findings=findings, labelled=source in ALL_FINDINGS, boxes=_disc(row["extra"]))
+    if source in ONE_LABEL or (source not in STRUCTURE and not row["mask"]):
+        detail = LABELS.get(source, {}).get(label, label)
+        return replace(known, detail=detail, asked=ASKED.get(source, known.asked))
+    return known
+
+
+def _disc(extra: str) -> tuple[tuple[str, float, float], ...]:
+    """The first box of an optic disc.
+
+    Raises:
+        ValueError, TypeError: the boxes are not a list of [name, x, y, width, height].
+    """
+    boxes = json.loads(extra.partition("boxes=")[2] or "[]")
+    return tuple(("optic disc", float(x), float(y)) for name, x, y, *_ in boxes if name == "optic_disc")[:1]
+
+
+def _flat(root: Path, row: dict[str, str], qa: dict[str, list]) -> Picture:
+    known = _labelled(row)
+    label, twin = known.detail, ""
     if known.labelled:
-        picture.label = "abnormal" if [f for f in known.findings if f != "no finding"] else "no finding"
-        picture.twin = row["patient"] if row["modality"] == "cxr" else ""
-    else:
-        picture.label = known.detail
+        label = "abnormal" if [f for f in known.findings if f != "no finding"] else "no finding"
+        twin = row["patient"] if row["modality"] == "cxr" else ""
+    picture = Picture(_about(row, row["path"], known, label, twin), open_image(root / row["path"]).pixels)
+    picture.qa = qa.get(row["path"], [])
     if row["mask"]:
         mask = open_image(root / row["mask"]).pixels.convert("L")
         picture.mask = mask.resize(picture.image.size, PILImage.Resampling.NEAREST).point(lambda v: 255 * (v > 127))
-        fallback = "vessels" if row["modality"] == "fundus" else label or "structure"
-        picture.structure = STRUCTURE.get(source, fallback)
+        picture.structure = _structure(row)
     return picture
 
 
 def _mri(root: Path, row: dict[str, str]) -> Iterator[Picture]:
-    """Axial slices through the brain, every second one, each sequence aligned with the others."""
+    """Axial slices, every second one that is not empty, each sequence aligned with the others."""
     with np.load(root / row["path"]) as volume:
         arrays = {name: volume[name] for name in MRI_NAMES if name in volume}
         lesions = volume.get("seg")
@@ -183,45 +333,50 @@ def _mri(root: Path, row: dict[str, str]) -> Iterator[Picture]:
             continue
         slices = {name: PILImage.fromarray(a[z]).convert("RGB") for name, a in arrays.items()}
         for name, image in slices.items():
-            known = replace(_known(row), detail=MRI_NAMES[name])
-            picture = _picture(row, f"{row['path']}#{name}/{z}", image, known)
-            picture.label = known.detail
+            known = replace(_known(row), detail=MRI_NAMES[name], asked=SEQUENCE_QUESTIONS)
+            picture = Picture(_about(row, f"{row['path']}#{name}/{z}", known, known.detail), image)
             picture.aligned = {f"{MRI_NAMES[n]} MRI": other for n, other in slices.items() if n != name}
             if lesions is not None and name == "flair" and lesions[z].sum() > 20:
                 picture.mask = PILImage.fromarray(np.uint8(255) * (lesions[z] > 0))
-                picture.structure = "lesions"
+                picture.structure = _structure(row)
             yield picture
 
 
 def _ct(root: Path, row: dict[str, str]) -> Iterator[Picture]:
     """Axial slices in two windows; the patient lies with the spine at the bottom. The region is the segmentation's."""
     with np.load(root / row["path"]) as volume:
-        hounsfield, labels = volume["ct"].astype(np.float32), volume["seg_model_output"]
+        hounsfield = volume["ct"].astype(np.float32)
+        labels = volume["seg_model_output"] if row["source"] in TOTALSEGMENTATOR else None
     for z in range(2, hounsfield.shape[2] - 2):
-        organ = "pelvis" if np.isin(labels[:, :, z], PELVIS).sum() > 30 else "abdomen"
+        organ = ""
+        if labels is not None:
+            organ = "pelvis" if np.isin(labels[:, :, z], PELVIS).sum() > 30 else "abdomen"
         for window, (centre, width) in CT_WINDOWS.items():
             if window == "bone" and z % 2:
                 continue
             grey = np.clip((hounsfield[:, :, z] - centre) / width + 0.5, 0, 1)
             image = PILImage.fromarray((255 * np.rot90(grey)).astype(np.uint8)).convert("RGB")
-            picture = _picture(row, f"{row['path']}#{window}/{z}", image, replace(_known(row), organ=organ))
-            picture.known = replace(picture.known, detail=f"{window} window")
-            yield picture
+            known = replace(_known(row), organ=organ, detail=f"{window} window", asked=WINDOW_QUESTIONS)
+            yield Picture(_about(row, f"{row['path']}#{window}/{z}", known, ""), image)
 
 
 def stain_pictures(root: Path, rows: list[dict[str, str]]) -> Iterator[Picture]:
-    """Tiles of registered serial sections: rows of one folder whose ``extra`` names landmarks belong together."""
+    """Tiles of registered serial sections: rows of one folder whose ``extra`` names landmarks belong together.
+
+    Raises:
+        RecordError: a section or its landmarks cannot be used; the message starts with the manifest's FILE:LINE.
+    """
     groups: dict[str, list[dict[str, str]]] = {}
     for row in rows:
-        groups.setdefault(str(Path(row["path"]).parent), []).append(row)
+        groups.setdefault(_folder(row), []).append(row)
     for group in groups.values():
-        split = "test" if any(row["split"] == "test" for row in group) else group[0]["split"]
-        files = [(row["path"], row["extra"].partition("landmarks=")[2].partition(";")[0]) for row in group]
-        for stain, other, name, here, there in registered_tiles(root, group[0]["source"], files):
-            row = group[0] | {"split": split}
-            picture = _picture(row, name, here, replace(_known(row), detail=f"stained with {stain}"))
-            picture.aligned, picture.aligned_task, picture.label = {other: there}, "virtual_staining", stain
-            yield picture
+        row = group[0]
+        asked = ASKED.get(row["source"], STAIN_QUESTIONS)
+        sections = [Section(r["path"], _landmarks(r), r["place"]) for r in group]
+        for stain, other, name, here, there in registered_tiles(root, row["source"], sections):
+            known = replace(_known(row), detail=f"stained with {stain}", asked=asked)
+            about = _about(row, name, known, stain)
+            yield Picture(about, here, aligned={other: there}, aligned_task="virtual_staining")
 
 
 def phantoms(counts: dict[str, int], seed: int = 0) -> Iterator[Picture]:
@@ -229,12 +384,12 @@ def phantoms(counts: dict[str, int], seed: int = 0) -> Iterator[Picture]:
     offset = 0
     for split, count in counts.items():
         for eye in range(offset, offset + count):
+            patient = f"oct_phantom-{seed}-{eye}"
             for finding in FINDINGS:
-                picture = Picture(
-                    f"oct_phantom/{seed}/{eye}/{finding}", "oct_phantom", split, f"oct_phantom-{seed}-{eye}",
-                    "Apache-2.0 (made by this project)", b_scan(seed * 1_000_000 + eye, finding),
-                    replace(MODALITY["oct"], detail=finding),
+                known = Finding("OCT", "eye", detail=finding, asked=ASKED["oct_phantom"])
+                about = About(
+                    f"oct_phantom/{seed}/{eye}/{finding}", "oct_phantom", split, patient,
+                    "Apache-2.0 (made by this project)", known, finding, patient,
                 )  # fmt: skip
-                picture.label, picture.twin = finding, picture.patient
-                yield picture
+                yield Picture(about, b_scan(seed * 1_000_000 + eye, finding))
         offset += count

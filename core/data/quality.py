@@ -172,10 +172,10 @@ def _worst_aligned(
     records: list[Record], root: Path, rules: QualityRules, scorer: Scorer | None
 ) -> tuple[dict[str, str], list[str]]:
     """Why records go, by id, and notes. The number in each group is rounded down; ties go by id."""
+    if scorer is None:
+        return {}, ["the paper's alignment step was not run: no scorer was named"]
     if not rules.alignment_drop:
         return {}, ["switched off"]
-    if scorer is None:
-        return {}, ["not run: no scorer was named"]
     groups: dict[str, list[tuple[Record, str, str]]] = defaultdict(list)
     unscored: Counter[str] = Counter()
     for record in records:

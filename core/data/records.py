@@ -11,7 +11,10 @@ import hashlib
 import io
 import json
 import os
+import re
+import threading
 from collections.abc import Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath
 
@@ -92,6 +95,7 @@ class Record:
         return values | ({"label": self.label} if self.label else {})
 
 
+_SHA256 = re.compile(r"[0-9a-fA-F]{64}")
 _TEXTS = ("id", "main_task_type", "sub_task_type", "modality", "dataset", "patient", "split", "licence")
 
 
@@ -99,7 +103,8 @@ def parse(line: str | bytes, place: str) -> Record:
     """A record from its line; ``place`` is FILE:LINE, for errors.
 
     Raises:
-        RecordError: not JSON, a missing field, a wrong type, an unknown task, split or speaker.
+        RecordError: not JSON, a missing field, a wrong type, an empty id or patient, an unknown task, split or
+            speaker, a malformed digest.
     """
     try:
         values = json.loads(line)
@@ -110,27 +115,44 @@ def parse(line: str | bytes, place: str) -> Record:
     for name in _TEXTS:
         if not isinstance(values.get(name), str):
             raise RecordError(f"{place}: {name} must be a string", value=values.get(name))
-    _one_of(place, "main_task_type", values["main_task_type"], MAIN_TASKS)
-    _one_of(place, "sub_task_type", values["sub_task_type"], (*TASKS, "text"))
-    _one_of(place, "split", values["split"], SPLITS)
+    for name in ("id", "patient"):
+        if not values[name].strip():
+            raise RecordError(f"{place}: {name} is empty", remedy="Build or import the records again")
+    one_of(place, "main_task_type", values["main_task_type"], MAIN_TASKS)
+    one_of(place, "sub_task_type", values["sub_task_type"], (*TASKS, "text"))
+    one_of(place, "split", values["split"], SPLITS)
     try:
-        pictures = {n: tuple(str(item["path"]) for item in values.get(n, [])) for n in ("input_img", "output_img")}
-        messages = tuple(Message(str(m["from"]), str(m["value"])) for m in values.get("message", []))
-        digests = tuple(str(digest) for digest in values.get("sha256", []))
+        pictures = {n: tuple(_text(item["path"]) for item in values.get(n, [])) for n in ("input_img", "output_img")}
+        messages = tuple(Message(_text(m["from"]), _text(m["value"])) for m in values.get("message", []))
+        digests, label = tuple(map(_text, values.get("sha256", []))), _text(values.get("label", ""))
     except (TypeError, KeyError) as error:
-        remedy = 'They are lists of {"path": ...} and of {"from": ..., "value": ...}'
-        raise RecordError(f"{place}: input_img, output_img or message is malformed ({error})", remedy=remedy) from error
+        remedy = 'They are lists of {"path": ...}, of {"from": ..., "value": ...} and of digests, and a text'
+        what = f"{place}: input_img, output_img, message, sha256 or label is malformed ({error})"
+        raise RecordError(what, remedy=remedy) from error
     for message in messages:
-        _one_of(place, "from", message.speaker, SPEAKERS)
+        one_of(place, "from", message.speaker, SPEAKERS)
     if not messages:
         raise RecordError(f"{place}: message is empty", remedy="A record says at least one thing")
     if len(digests) != sum(map(len, pictures.values())):
         raise RecordError(f"{place}: sha256 must name a digest for every image", value=len(digests))
+    for digest in digests:
+        if not _SHA256.fullmatch(digest):
+            raise RecordError(f"{place}: a sha256 has 64 hexadecimal digits", value=digest)
     texts = {name: values[name] for name in _TEXTS}
-    return Record(**texts, **pictures, message=messages, sha256=digests, label=values.get("label", ""), place=place)
+    return Record(**texts, **pictures, message=messages, sha256=digests, label=label, place=place)
 
 
-def _one_of(place: str, name: str, value: str, known: tuple[str, ...]) -> None:
+def _text(value: object) -> str:
+    if not isinstance(value, str):
+        raise TypeError(f"{value!r} is no text")
+    return value
+
+
+def one_of(place: str, name: str, value: str, known: tuple[str, ...]) -> None:
+    """
+    Raises:
+        RecordError: ``value`` is not one of the ``known``.
+    """
     if value not in known:
         raise RecordError(f"{place}: unknown {name}", value=value, remedy=f"Use one of {', '.join(known)}")
 
@@ -161,26 +183,37 @@ def read_records(path: Path, splits: tuple[str, ...] = SPLITS) -> list[Record]:
 
 
 def write_records(path: Path, records: Iterable[Record]) -> int:
-    """Writes the file in one go, whole or not at all, and returns the number of records."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Writes the file in one go, whole or not at all, and returns the number of records.
+
+    Raises:
+        RecordError: the file cannot be written.
+    """
     part, count = path.with_name(f"{path.name}.part"), 0
-    with part.open("w", encoding="utf-8") as file:
-        for record in records:
-            file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
-            count += 1
-    part.replace(path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with part.open("w", encoding="utf-8") as file:
+            for record in records:
+                file.write(json.dumps(record.to_json(), ensure_ascii=False) + "\n")
+                count += 1
+        part.replace(path)
+    except OSError as error:
+        remedy = "Name another --out, or make room"
+        raise RecordError(f"The records cannot be written ({error})", value=str(path), remedy=remedy) from error
+    finally:
+        with suppress(OSError):
+            part.unlink(missing_ok=True)
     return count
 
 
 def resolve(root: Path, relative: str, place: str) -> Path:
-    """The file that a record's path means.
+    """The file that a path in a record or a manifest means.
 
     Raises:
-        RecordError: the path leaves the folder of the records.
+        RecordError: the path leaves the folder.
     """
     path = PurePosixPath(relative)
     if not path.parts or path.is_absolute() or ".." in path.parts or "\\" in relative or ":" in path.parts[0]:
-        what = f"{place}: the path names no file below the folder of the records"
+        what = f"{place}: the path names no file below its folder"
         raise RecordError(what, value=relative, remedy="Use relative paths without ..")
     return root / path
 
@@ -230,7 +263,7 @@ class PictureStore:
         if not path.is_file():
             try:
                 path.parent.mkdir(parents=True, exist_ok=True)
-                part = path.with_suffix(f".{os.getpid()}.part")
+                part = path.with_suffix(f".{os.getpid()}.{threading.get_ident()}.part")
                 part.write_bytes(buffer.getvalue())
                 part.replace(path)
             except OSError as error:
@@ -240,5 +273,9 @@ class PictureStore:
 
 
 def pseudonym(dataset: str, patient: str) -> str:
-    """A name for a patient or group that leads nobody back: the dataset and ten digits of a SHA-256."""
+    """A short name for a patient or group: the dataset and ten digits of a SHA-256.
+
+    It does not show the identifier, but it is not salted: who has the list of identifiers can compute it again and
+    tell which is which. Keep records of patients as you would keep that list.
+    """
     return f"{dataset}-{hashlib.sha256(f'{dataset}/{patient}'.encode()).hexdigest()[:10]}"

@@ -1,4 +1,7 @@
-"""Wordings: questions, captions, reports and explanations over what is known of a picture. Nothing is invented."""
+"""Wordings: questions, captions, reports and explanations over what is known of a picture. Nothing is invented.
+
+Where a source is unknown (``core.data.manifest``), its label is repeated and nothing is made of it.
+"""
 
 from __future__ import annotations
 
@@ -19,34 +22,43 @@ ORGAN_QUESTIONS = (
     "Which part of the body is shown?",
     "What body region does this image show?",
 )
+_TISSUE = ("Which tissue is this?", "What does this section show?")
+_OCT = ("What does this OCT scan show?", "What is the finding?")
 ASKED = {
-    "ultrasound": ("Is the breast tissue normal, benign or malignant?", "What does this breast ultrasound show?"),
+    "busi": ("Is the breast tissue normal, benign or malignant?", "What does this breast ultrasound show?"),
     "endoscopy": ("What does this endoscopy show?", "What is the finding?"),
-    "histopathology": ("Which tissue is this?", "What does this section show?"),
-    "OCT": ("What does this OCT scan show?", "What is the finding?"),
-    "MRI": ("Which MRI sequence is this?", "What is the weighting of this MRI?"),
-    "CT": ("Which CT window is used?",),
+    "histology_lc25000": _TISSUE,
+    "stain_cima": _TISSUE,
+    "oct_kermany": _OCT,
+    "oct_srf": _OCT,
+    "oct_sbsdi": _OCT,
+    "oct_phantom": _OCT,
 }
-"""Questions that ``Finding.detail`` answers, by modality."""
+"""Questions that the label of a known source answers."""
+SEQUENCE_QUESTIONS = ("Which MRI sequence is this?", "What is the weighting of this MRI?")
+WINDOW_QUESTIONS = ("Which CT window is used?",)
+STAIN_QUESTIONS = ("How is this section stained?",)
 SEX = {"F": "female", "M": "male"}
 EXPLANATIONS = {
     "normal": "The layers of the retina are smooth, without drusen or fluid.",
     "drusen": "Drusen raise the pigment epithelium in small bumps.",
     "fluid": "Dark pockets of fluid lie inside the retina.",
 }
+"""What the states of a simulated OCT scan look like."""
 
 
 @dataclass(frozen=True)
 class Finding:
     """What a source says about one picture; empty where it says nothing.
 
-    ``detail`` is one label (a tissue, a sequence, a class), ``findings`` are several, ``labelled`` says that a
-    picture without any of them was looked at and has none.
+    ``detail`` is one label (a tissue, a sequence, a class) and answers each question in ``asked``; ``findings`` are
+    several, and ``labelled`` says that they are all: a picture without any of them was looked at and has none.
     """
 
     modality: str
     organ: str = ""
     detail: str = ""
+    asked: tuple[str, ...] = ("What is the finding?",)
     findings: tuple[str, ...] = ()
     labelled: bool = False
     view: str = ""
@@ -94,15 +106,16 @@ def questions(known: Finding, rng: random.Random) -> list[tuple[str, str]]:
         out.append((f"Is this {named}?", _yes(right)))
     if known.organ:
         out.append((rng.choice(ORGAN_QUESTIONS), known.organ))
-    if known.detail and known.modality in ASKED:
-        out.append((rng.choice(ASKED[known.modality]), known.detail))
+    if known.detail and known.modality in MODALITIES:
+        out.append((rng.choice(known.asked), known.detail))
     if known.view in ("AP", "PA"):
         out.append(("Is this an AP or a PA view?", known.view))
     if known.sex in SEX:
         out.append(("Is the patient male or female?", SEX[known.sex]))
-    if known.labelled:
-        found = tuple(f for f in known.findings if f != "no finding")
+    found = tuple(f for f in known.findings if f != "no finding")
+    if known.labelled or found:
         out.append(("What are the findings?", joined(found) if found else "no finding"))
+    if known.labelled:
         out.append(("Is there an abnormality?", _yes(bool(found))))
     for name, x, _ in known.boxes:
         out.append((f"On which side of the image is the {name}?", "left" if x < 0.5 else "right"))

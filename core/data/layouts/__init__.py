@@ -1,7 +1,7 @@
 """``records import``: public data sets, in the layouts in which they are published, as records.
 
-A split is kept as published; where none is, 80% of the patients are train, 10% val and 10% test, by a hash. The
-patient is the true one where the layout tells, else the picture. Neither a file name nor an identifier of the source
+A split is kept as published, unless it is to be drawn anew; there, and where none is published, 80% of the patients are
+train, 10% val and 10% test, by a hash. The patient is the true one where the layout tells, else the picture. Neither a file name nor an identifier of the source
 is written: both leave as digests. A picture or entry that cannot be used is skipped and counted with its reason.
 """
 
@@ -26,8 +26,9 @@ LAYOUTS: dict[str, Layout] = QUESTIONS | PAIRS | VOLUMES | REPORTS
 
 
 def import_dataset(
-    name: str, folder: Path, out: Path, *, max_side: int = 512, seed: int = 0, coarse_side: int = 16
-) -> Counter[str]:
+    name: str, folder: Path, out: Path, *, max_side: int = 512, seed: int = 0, coarse_side: int = 16,
+    resplit: bool = False,
+) -> Counter[str]:  # fmt: skip
     """Writes the records of a set to ``out`` and its pictures beside it. The same call gives the same file.
 
     Args:
@@ -36,13 +37,15 @@ def import_dataset(
         max_side: pictures are reduced until no side has more pixels.
         seed: for wordings and for the choice of pairs.
         coarse_side: longest side, in pixels, of what a super-resolution input was reduced to.
+        resplit: draw the split by a hash of the patient in place of the published one, which may divide patients.
 
     Returns:
         The number of records by split and task ("train vqa"), of what was left out ("skipped: image missing"), and
         of patients whom the published split does not keep apart ("patients in more than one split").
 
     Raises:
-        RecordError: the set is unknown, the folder is not laid out like it, or nothing in it can be used.
+        RecordError: the set is unknown, the folder is not laid out like it, nothing in it can be used, or the records
+            cannot be written.
         ImageError: the pictures cannot be written.
     """
     if name not in LAYOUTS:
@@ -52,7 +55,7 @@ def import_dataset(
     if missing:
         what = f"The folder is not laid out like {name}: {', '.join(missing)} is missing"
         raise RecordError(what, value=str(folder), remedy=f"It should hold {layout.expects}")
-    desk = Desk(name, layout, PictureStore(out, max_side), seed, coarse_side)
+    desk = Desk(name, layout, PictureStore(out, max_side), seed, coarse_side, resplit=resplit)
     counts: Counter[str] = Counter()
     records = _counted(layout.read(folder, desk), desk, counts)
     first = next(records, None)

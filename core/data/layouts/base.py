@@ -48,11 +48,16 @@ class Layout:
 
 
 class Desk:
-    """Where one set is worked on: its pictures go to ``store``, what cannot be used is counted in ``skipped``."""
+    """Where one set is worked on: its pictures go to ``store``, what cannot be used is counted in ``skipped``.
 
-    def __init__(self, name: str, layout: Layout, store: PictureStore, seed: int, coarse_side: int) -> None:
+    ``resplit`` draws every split, also where one is published.
+    """
+
+    def __init__(
+        self, name: str, layout: Layout, store: PictureStore, seed: int, coarse_side: int, *, resplit: bool = False
+    ) -> None:
         self.name, self.layout, self.store = name, layout, store
-        self.seed, self.coarse_side = seed, coarse_side
+        self.seed, self.coarse_side, self.resplit = seed, coarse_side, resplit
         self.skipped: Counter[str] = Counter()
         self._files: dict[Path, Stored] = {}
 
@@ -89,7 +94,7 @@ class Desk:
 
         Args:
             key: unique in the set; it is written as a digest only, and so is ``raw_patient``.
-            split: as published; empty draws it from the patient, see ``hashed_split``.
+            split: as published; empty (or ``resplit``) draws it from the patient, see ``hashed_split``.
             prompt: what the task's instruction is about; its wording is chosen at random.
             modality, licence: of this item, where they differ from those of the set.
         """
@@ -102,7 +107,7 @@ class Desk:
             main_task_type=main, sub_task_type=task, modality=modality or self.layout.modality, dataset=self.name,
             input_img=tuple(path for path, _ in inputs), output_img=tuple(path for path, _ in outputs),
             message=(*said, Message("gpt", answer)) if answer else said, patient=patient,
-            split=split or hashed_split(patient), licence=licence or self.layout.licence,
+            split=hashed_split(patient) if self.resplit or not split else split, licence=licence or self.layout.licence,
             sha256=tuple(digest for _, digest in (*inputs, *outputs)), label=label,
         )  # fmt: skip
 
@@ -129,7 +134,7 @@ class Desk:
 
 
 def hashed_split(patient: str) -> str:
-    """Where a set publishes no split: 80% train, 10% val, 10% test, by a SHA-256 of the patient's pseudonym."""
+    """Where no published split is used: 80% train, 10% val, 10% test, by a SHA-256 of the patient's pseudonym."""
     share = int(hashlib.sha256(patient.encode()).hexdigest()[:8], 16) / 16**8
     return "train" if share < 0.8 else "val" if share < 0.9 else "test"
 

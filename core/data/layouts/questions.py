@@ -24,22 +24,26 @@ _OMNI_MODALITY = (
 
 
 def _vqa_rad(folder: Path, desk: Desk) -> Iterator[Record]:
-    """The OSF layout. The patient is the MedPix case where its address is given, else the picture.
+    """The OSF layout. The patient is the MedPix case where any entry of the picture gives its address, else the picture.
 
     The published split (``phrase_type`` starts with "test") divides questions, not patients: the same pictures are
     asked about in both parts. The modality follows from the organ (Lau et al. 2018: head CT or MRI, chest X-rays,
     abdominal CT).
     """
-    for row in rows_of(folder / _RAD_FILE, desk):
+    rows = rows_of(folder / _RAD_FILE, desk)
+    cases: dict[str, str] = {}
+    for row in rows:
+        if "://" in str(row.get("image_case_url")):
+            cases.setdefault(str(row.get("image_name")), str(row["image_case_url"]))
+    for row in rows:
         with desk.item():
             name, organ = text_of(row, "image_name"), text_of(row, "image_organ").upper()
             split = "test" if text_of(row, "phrase_type").startswith("test") else "train"
             question, answer = text_of(row, "question"), text_of(row, "answer")
-            case = str(row.get("image_case_url"))
             image = desk.stored_file(inside(folder / _RAD_IMAGES, name))
             modality = _RAD_MODALITY.get(organ, organ)
             key = f"{split}/{name}/{question}/{answer}"
-            yield _asked(desk, key, case if "://" in case else name, split, image, question, answer, modality)
+            yield _asked(desk, key, cases.get(name, name), split, image, question, answer, modality)
 
 
 def _slake(folder: Path, desk: Desk) -> Iterator[Record]:

@@ -139,6 +139,21 @@ def test_recomputed_layers_give_the_same_gradients(recipe):
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
 
 
+@pytest.mark.gpu
+@pytest.mark.parametrize("bf16", [False, True])
+def test_a_step_on_a_gpu_equals_one_on_the_cpu(recipe, monkeypatch, bf16):
+    """With bf16 the GPU runs xformers, whose backward pass nothing else here tests."""
+    results = []
+    for device in ("cpu", "cuda"):
+        monkeypatch.setenv("UNIMED_DEVICE", device)
+        monkeypatch.setenv("UNIMED_DTYPE", "float32")
+        trainer = Trainer(recipe(bf16=bf16))
+        values, _ = trainer._step(0, trainer._packs(0), _Silent())
+        results.append(values)
+    for name in ("ce", "mse", "gradient_norm"):
+        assert results[1][name] == pytest.approx(results[0][name], rel=3e-2 if bf16 else 1e-3)
+
+
 def test_frozen_parts_and_the_autoencoder_stay(recipe, fresh, tmp_path):
     out = Trainer(recipe(freeze=("vit", "und"), version="tiny v7")).run()
     before, after = (load(str(folder), CPU, torch.float32) for folder in (fresh, out))
