@@ -89,6 +89,8 @@ def _records_parser(commands: argparse._SubParsersAction) -> None:
     imports.add_argument("name", help="vqa_rad, slake, pathvqa, ...; a wrong name lists them")
     imports.add_argument("folder", type=Path, help="the set as its authors publish it")
 
+    imports.add_argument("--resplit", action="store_true", help="split by patient instead of as published")
+
     for command in (build, imports):
         command.add_argument("--out", type=Path, required=True, help="JSONL file; its pictures go beside it")
         command.add_argument("--max-side", type=int, default=512, help="of stored pictures, in pixels (default: 512)")
@@ -199,7 +201,7 @@ def _records_import(options: argparse.Namespace) -> None:
 
     counts = import_dataset(
         options.name, options.folder, options.out, max_side=options.max_side, seed=options.seed,
-        coarse_side=options.coarse_side,
+        coarse_side=options.coarse_side, resplit=options.resplit,
     )  # fmt: skip
     _print_counts(counts, options.out)
 
@@ -223,17 +225,18 @@ def _records_filter(options: argparse.Namespace) -> None:
     from core.data.quality import QualityRules, filter_records
     from core.data.records import read_records, write_records
 
-    if options.out.resolve().parent != options.records.resolve().parent:
-        raise SettingsError("The output must stand beside the records, whose pictures it uses", value=str(options.out))
+    source, target = options.records.resolve(), options.out.resolve()
+    if target.parent != source.parent or target == source:
+        what = "The output must be another file beside the records, whose pictures it uses"
+        raise SettingsError(what, value=str(options.out), remedy=f"Try {source.with_stem(source.stem + '-kept').name}")
     scorer = None
     if options.scorer:
         from core.evaluation.alignment import scorer_of
 
         scorer = scorer_of(options.scorer)
     rules = QualityRules(
-        options.min_text, options.max_text, options.min_side, options.drop if scorer else 0.0, options.ratings,
-        options.gate,
-    )  # fmt: skip
+        options.min_text, options.max_text, options.min_side, options.drop, options.ratings, options.gate
+    )
     kept, steps = filter_records(read_records(options.records), options.records.parent, rules, scorer)
     for step in steps:
         print("\n".join(step.lines()))

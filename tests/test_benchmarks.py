@@ -1,8 +1,15 @@
 """The benchmarks run, and compare like with like. What they measure stands in benchmarks/results."""
 
+import json
+
+import numpy as np
 import pytest
 
-from benchmarks import cpu, gpu
+from benchmarks import cpu, gpu, nano
+from core.config import NANO
+from core.errors import UniMedError
+from core.inference.generator import Generator
+from core.model.checkpoint import load
 
 
 def test_gpu_benchmark_runs_small_on_any_device(monkeypatch, capsys):
@@ -15,3 +22,48 @@ def test_gpu_benchmark_runs_small_on_any_device(monkeypatch, capsys):
 def test_naive_variant_gives_the_same_output(task, tiny_checkpoint):
     ours, naive = (cpu.work(variant, task, str(tiny_checkpoint)) for variant in ("ours", "naive"))
     assert cpu.close(ours["output"], naive["output"])
+
+
+def test_the_contact_sheet_has_a_row_for_each_caption():
+    sheet = nano.contact_sheet(Generator(load(str(NANO))), ["An OCT.", "A fundus photograph."], per_row=2)
+    assert sheet.size == (2 * 132, 2 * 146)
+    pixels = np.asarray(sheet)
+    for top in (14, 146 + 14):
+        assert pixels[top : top + 128, :128].std() > 5
+        assert not np.array_equal(pixels[top : top + 128, :128], pixels[top : top + 128, 132:260])
+
+
+@pytest.mark.parametrize("text", ["# nano", nano.CARD_MARKS[0], "".join(reversed(nano.CARD_MARKS))])
+def test_a_card_without_both_marks_is_left_as_it_is(text, tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text(text)
+    with pytest.raises(UniMedError, match="no place for the results"):
+        nano.write_card("| table |", card)
+    assert card.read_text() == text
+
+
+def test_the_tables_come_between_the_marks_of_the_card(tmp_path):
+    card = tmp_path / "README.md"
+    card.write_text("before {}old{} after".format(*nano.CARD_MARKS))
+    nano.write_card("new", card)
+    assert card.read_text() == "before {}\nnew\n{} after".format(*nano.CARD_MARKS)
+
+
+def test_what_is_kept_of_a_run_names_no_folder(tmp_path, monkeypatch):
+    """Neither the results nor the card tell where somebody keeps their data."""
+    summary = {"beaten": 0, "of": 0, "undecided": 0}
+    settings = {"split": "test", "records": "r.jsonl", "limit": 200, "seed": 0}
+    empty = {"date": "2026-01-01", "settings": settings, "summary": summary, "rows": [], "controls": [], "tasks": {}}
+    model = tmp_path / "secret" / "model"
+    model.mkdir(parents=True)
+    (model / "README.md").write_text("".join(nano.CARD_MARKS))
+    monkeypatch.setattr(nano, "RESULTS", tmp_path / "results")
+    monkeypatch.setattr(nano, "SHEET", tmp_path / "sheet.webp")
+    monkeypatch.setattr(nano, "MODALITIES", ("OCT",))
+    monkeypatch.setattr(nano, "evaluate", lambda *_, **__: empty)
+    monkeypatch.setattr(nano, "load", lambda _: load(str(NANO)))
+    monkeypatch.setattr("sys.argv", ["nano", "--records", str(tmp_path / "secret" / "r.jsonl"), "--model", str(model)])
+    nano.main()
+    kept = [(tmp_path / "results" / "2026-01-01_nano.json").read_text(), (model / "README.md").read_text()]
+    assert json.loads(kept[0])["command"] == "python -m benchmarks.nano --records r.jsonl --limit 200 --model model"
+    assert not any("secret" in text for text in kept)

@@ -14,16 +14,8 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 from core.data.coarse import coarse
-from core.data.manifest import (
-    About,
-    Picture,
-    is_section,
-    phantoms,
-    pictures,
-    questions_of,
-    read_manifest,
-    stain_pictures,
-)
+from core.data.manifest import About, Picture, is_section, pictures, questions_of, read_manifest, stain_pictures
+from core.data.oct_phantom import phantoms
 from core.data.records import Message, PictureStore, Record, write_records
 from core.data.templates import EXPLANATIONS, caption, joined, questions, report
 from core.tasks import MODALITIES, TASKS

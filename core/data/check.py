@@ -152,7 +152,7 @@ class _Checker:
         if splits and record.split not in splits:
             split, earlier = next(iter(splits.items()))
             what = f"{place}: patient {record.patient!r} is in {record.split} here, in {split} in {earlier}"
-            problems.append(f"{what}; where a published split does that, import with --resplit")
+            problems.append(f"{what}; `records import --resplit` draws a split by patient")
         splits.setdefault(record.split, place)
         problems += [f"{place}: {what}" for what in _misfits(record)]
         for number, (relative, sha256) in enumerate(zip(record.images, record.sha256, strict=True)):

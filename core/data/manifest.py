@@ -2,79 +2,39 @@
 
 A manifest is a CSV with a row for every image or volume; ``COLUMNS`` are read. Volumes are ``.npz`` files of aligned
 arrays and are cut into slices; everything else goes through ``core.data.images``. What the labels and masks of a known
-source mean is in the tables below. Of any other source nothing is said but its modality and its labels.
+source mean is in the tables of ``core.data.templates``. Of any other source nothing is said but its modality and its
+labels.
 """
 
 from __future__ import annotations
 
 import csv
 import json
-import zipfile
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
+from zipfile import BadZipFile
 
 import numpy as np
 from PIL import Image as PILImage
 
 from core.data.images import open_image
-from core.data.oct_phantom import FINDINGS, b_scan
 from core.data.records import SPLITS, one_of, pseudonym, resolve
 from core.data.stains import Section, registered_tiles
-from core.data.templates import ASKED, SEQUENCE_QUESTIONS, STAIN_QUESTIONS, WINDOW_QUESTIONS, Finding
+from core.data.templates import ASKED, SEQUENCES, STAINS, WINDOWS, Finding, known_of, labelled, structure_of
 from core.errors import ImageError, RecordError
 
 COLUMNS = ("path", "modality", "source", "tier", "licence", "split", "patient", "label", "mask", "sex", "view", "extra")
 TIERS = ("A", "B", "C")
 """A permissive licence is stated; open as far as known; nothing is stated."""
-MODALITY = {
-    "cxr": Finding("chest X-ray", "chest"),
-    "ct": Finding("CT"),
-    "mri": Finding("MRI"),
-    "ultrasound": Finding("ultrasound"),
-    "fundus": Finding("fundus photograph", "eye"),
-    "oct": Finding("OCT"),
-    "endoscopy": Finding("endoscopy"),
-    "histopathology": Finding("histopathology"),
-}
-"""What the manifest's column ``modality`` says, whatever the source is."""
-ORGAN = {
-    "busi": "breast",
-    "us_hc18": "fetal head",
-    "histology_lc25000": "lung",
-    "stain_cima": "lung",
-    "endoscopy": "colon",
-    "mri_ms": "brain",
-    "mri_tcga": "brain",
-    "oct_kermany": "eye",
-    "oct_srf": "eye",
-    "oct_sbsdi": "eye",
-}
-STRUCTURE = {
-    "us_hc18": "fetal head",
-    "endoscopy": "polyp",
-    "histology_dsb2018": "nuclei",
-    "fundus_chase": "vessels",
-    "fundus_drive": "vessels",
-    "mri_ms": "lesions",
-}
-"""What a mask of a source shows; elsewhere the label says it."""
-ONE_LABEL = ("busi", "endoscopy", "histology_lc25000", "oct_kermany")
-"""Sources whose label is one word for the whole picture, also where there is a mask."""
-ALL_FINDINGS = ("fundus_idrid",)
-"""Sources whose labels are all that a grader found: a picture without any shows no abnormality."""
-LABELS = {"oct_kermany": {"DME": "fluid", "DRUSEN": "drusen", "NORMAL": "normal", "CNV": "neovascularisation"}}
 MRI_NAMES = {"t1": "T1-weighted", "t1c": "contrast-enhanced T1-weighted", "t2": "T2-weighted", "flair": "FLAIR"}
 CT_WINDOWS = {"soft tissue": (40, 400), "bone": (400, 1800)}
 TOTALSEGMENTATOR = ("ct_totalsegmentator",)
 """Sources whose array ``seg_model_output`` has TotalSegmentator's numbers, from which the region is told."""
 PELVIS = (21, 25, 75, 76)
 """TotalSegmentator's numbers of bladder, sacrum and femora: a slice through one of them is called pelvis."""
-UNREADABLE = (
-    ImageError, OSError, ValueError, KeyError, IndexError, TypeError, RuntimeError, EOFError, zipfile.BadZipFile,
-    zlib.error,
-)  # fmt: skip
+UNREADABLE = (ImageError, OSError, ValueError, LookupError, TypeError, RuntimeError, EOFError, BadZipFile, zlib.error)
 """What Pillow, NumPy, zipfile and JSON raise over a file that is broken or holds something else."""
 
 
@@ -228,7 +188,7 @@ def pictures(root: Path, row: dict[str, str], qa: dict[str, list]) -> Iterator[P
         else:
             yield from _mri(root, row)
     except UNREADABLE as error:
-        what = f"{row['place']}: {row['path']} cannot be used ({error or type(error).__name__})"
+        what = f"{row['place']}: {row['path']} cannot be used ({str(error) or type(error).__name__})"
         raise RecordError(what, remedy="Copy the file again, or remove the row") from error
 
 
@@ -263,50 +223,8 @@ def _about(row: dict[str, str], name: str, known: Finding, label: str, twin: str
     return About(name, row["source"], row["split"], patient, row["licence"], known, label, twin)
 
 
-def _known(row: dict[str, str]) -> Finding:
-    known = MODALITY.get(row["modality"], Finding(row["modality"].replace("_", " ")))
-    return replace(known, organ=ORGAN.get(row["source"], known.organ), view=row["view"], sex=row["sex"])
-
-
-def _label(row: dict[str, str]) -> str:
-    return row["label"].replace("_", " ").strip()
-
-
-def _structure(row: dict[str, str]) -> str:
-    """What a mask of the row shows."""
-    label = _label(row)
-    several = "|" in label or ";" in label
-    return STRUCTURE.get(row["source"], "structure" if several or not label else label)
-
-
-def _labelled(row: dict[str, str]) -> Finding:
-    """What the label of a flat picture says; an empty one says nothing."""
-    known, label, source = _known(row), _label(row), row["source"]
-    if row["modality"] == "cxr":
-        names = (name.strip() for name in label.lower().split("|"))
-        findings = tuple("no finding" if name == "normal" else name for name in names if name)
-        return replace(known, findings=findings, labelled=bool(findings))
-    if ";" in label or label == "optic disc":  # boxes: an optic disc is no finding
-        findings = tuple(name for name in label.split(";") if name not in ("", "optic disc"))
-        return replace(known, findings=findings, labelled=source in ALL_FINDINGS, boxes=_disc(row["extra"]))
-    if source in ONE_LABEL or (source not in STRUCTURE and not row["mask"]):
-        detail = LABELS.get(source, {}).get(label, label)
-        return replace(known, detail=detail, asked=ASKED.get(source, known.asked))
-    return known
-
-
-def _disc(extra: str) -> tuple[tuple[str, float, float], ...]:
-    """The first box of an optic disc.
-
-    Raises:
-        ValueError, TypeError: the boxes are not a list of [name, x, y, width, height].
-    """
-    boxes = json.loads(extra.partition("boxes=")[2] or "[]")
-    return tuple(("optic disc", float(x), float(y)) for name, x, y, *_ in boxes if name == "optic_disc")[:1]
-
-
 def _flat(root: Path, row: dict[str, str], qa: dict[str, list]) -> Picture:
-    known = _labelled(row)
+    known = labelled(row)
     label, twin = known.detail, ""
     if known.labelled:
         label = "abnormal" if [f for f in known.findings if f != "no finding"] else "no finding"
@@ -316,15 +234,28 @@ def _flat(root: Path, row: dict[str, str], qa: dict[str, list]) -> Picture:
     if row["mask"]:
         mask = open_image(root / row["mask"]).pixels.convert("L")
         picture.mask = mask.resize(picture.image.size, PILImage.Resampling.NEAREST).point(lambda v: 255 * (v > 127))
-        picture.structure = _structure(row)
+        picture.structure = structure_of(row)
     return picture
+
+
+def _volume(root: Path, row: dict[str, str], names: tuple[str, ...]) -> dict[str, np.ndarray]:
+    """Those of the named arrays that a volume has, of one shape [., ., .].
+
+    Raises:
+        ValueError and others in ``UNREADABLE``: the file is broken, or its arrays are no aligned volumes.
+    """
+    with (root / row["path"]).open("rb") as file, np.load(file) as volume:
+        arrays = {name: volume[name] for name in names if name in volume}
+    shapes = {name: np.shape(array) for name, array in arrays.items()}
+    if len(set(shapes.values())) > 1 or any(len(shape) != 3 for shape in shapes.values()):
+        raise ValueError(f"its arrays are not of one shape in three dimensions: {shapes}")
+    return arrays
 
 
 def _mri(root: Path, row: dict[str, str]) -> Iterator[Picture]:
     """Axial slices, every second one that is not empty, each sequence aligned with the others."""
-    with np.load(root / row["path"]) as volume:
-        arrays = {name: volume[name] for name in MRI_NAMES if name in volume}
-        lesions = volume.get("seg")
+    volume = _volume(root, row, (*MRI_NAMES, "seg"))
+    lesions, arrays = volume.pop("seg", None), volume
     if not arrays:
         raise ValueError(f"no array named {', '.join(MRI_NAMES)}")
     first = next(iter(arrays.values()))
@@ -333,20 +264,20 @@ def _mri(root: Path, row: dict[str, str]) -> Iterator[Picture]:
             continue
         slices = {name: PILImage.fromarray(a[z]).convert("RGB") for name, a in arrays.items()}
         for name, image in slices.items():
-            known = replace(_known(row), detail=MRI_NAMES[name], asked=SEQUENCE_QUESTIONS)
+            known = replace(known_of(row), detail=MRI_NAMES[name], asked=SEQUENCES)
             picture = Picture(_about(row, f"{row['path']}#{name}/{z}", known, known.detail), image)
             picture.aligned = {f"{MRI_NAMES[n]} MRI": other for n, other in slices.items() if n != name}
             if lesions is not None and name == "flair" and lesions[z].sum() > 20:
                 picture.mask = PILImage.fromarray(np.uint8(255) * (lesions[z] > 0))
-                picture.structure = _structure(row)
+                picture.structure = structure_of(row)
             yield picture
 
 
 def _ct(root: Path, row: dict[str, str]) -> Iterator[Picture]:
     """Axial slices in two windows; the patient lies with the spine at the bottom. The region is the segmentation's."""
-    with np.load(root / row["path"]) as volume:
-        hounsfield = volume["ct"].astype(np.float32)
-        labels = volume["seg_model_output"] if row["source"] in TOTALSEGMENTATOR else None
+    known_labels = ("seg_model_output",) if row["source"] in TOTALSEGMENTATOR else ()
+    volume = _volume(root, row, ("ct", *known_labels))
+    hounsfield, labels = volume["ct"].astype(np.float32), volume.get("seg_model_output")
     for z in range(2, hounsfield.shape[2] - 2):
         organ = ""
         if labels is not None:
@@ -356,7 +287,7 @@ def _ct(root: Path, row: dict[str, str]) -> Iterator[Picture]:
                 continue
             grey = np.clip((hounsfield[:, :, z] - centre) / width + 0.5, 0, 1)
             image = PILImage.fromarray((255 * np.rot90(grey)).astype(np.uint8)).convert("RGB")
-            known = replace(_known(row), organ=organ, detail=f"{window} window", asked=WINDOW_QUESTIONS)
+            known = replace(known_of(row), organ=organ, detail=f"{window} window", asked=WINDOWS)
             yield Picture(_about(row, f"{row['path']}#{window}/{z}", known, ""), image)
 
 
@@ -371,25 +302,9 @@ def stain_pictures(root: Path, rows: list[dict[str, str]]) -> Iterator[Picture]:
         groups.setdefault(_folder(row), []).append(row)
     for group in groups.values():
         row = group[0]
-        asked = ASKED.get(row["source"], STAIN_QUESTIONS)
+        asked = ASKED.get(row["source"], STAINS)
         sections = [Section(r["path"], _landmarks(r), r["place"]) for r in group]
         for stain, other, name, here, there in registered_tiles(root, row["source"], sections):
-            known = replace(_known(row), detail=f"stained with {stain}", asked=asked)
+            known = replace(known_of(row), detail=f"stained with {stain}", asked=asked)
             about = _about(row, name, known, stain)
             yield Picture(about, here, aligned={other: there}, aligned_task="virtual_staining")
-
-
-def phantoms(counts: dict[str, int], seed: int = 0) -> Iterator[Picture]:
-    """Simulated OCT (see ``oct_phantom``): ``counts`` eyes for each split, every eye in each of its states."""
-    offset = 0
-    for split, count in counts.items():
-        for eye in range(offset, offset + count):
-            patient = f"oct_phantom-{seed}-{eye}"
-            for finding in FINDINGS:
-                known = Finding("OCT", "eye", detail=finding, asked=ASKED["oct_phantom"])
-                about = About(
-                    f"oct_phantom/{seed}/{eye}/{finding}", "oct_phantom", split, patient,
-                    "Apache-2.0 (made by this project)", known, finding, patient,
-                )  # fmt: skip
-                yield Picture(about, b_scan(seed * 1_000_000 + eye, finding))
-        offset += count

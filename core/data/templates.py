@@ -1,12 +1,14 @@
 """Wordings: questions, captions, reports and explanations over what is known of a picture. Nothing is invented.
 
-Where a source is unknown (``core.data.manifest``), its label is repeated and nothing is made of it.
+What the labels and masks of a known source mean is in the tables here. Of any other source, the label is repeated and
+nothing is made of it.
 """
 
 from __future__ import annotations
 
+import json
 import random
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from core.tasks import MODALITIES
 
@@ -35,9 +37,10 @@ ASKED = {
     "oct_phantom": _OCT,
 }
 """Questions that the label of a known source answers."""
-SEQUENCE_QUESTIONS = ("Which MRI sequence is this?", "What is the weighting of this MRI?")
-WINDOW_QUESTIONS = ("Which CT window is used?",)
-STAIN_QUESTIONS = ("How is this section stained?",)
+SEQUENCES = ("Which MRI sequence is this?", "What is the weighting of this MRI?")
+WINDOWS = ("Which CT window is used?",)
+STAINS = ("How is this section stained?",)
+"""Questions that a sequence, a window and a stain answer."""
 SEX = {"F": "female", "M": "male"}
 EXPLANATIONS = {
     "normal": "The layers of the retina are smooth, without drusen or fluid.",
@@ -65,6 +68,93 @@ class Finding:
     sex: str = ""
     boxes: tuple[tuple[str, float, float], ...] = ()
     """Name and centre (x, y as fractions of the width and height) of what is marked by a box."""
+
+
+MODALITY = {
+    "cxr": Finding("chest X-ray", "chest"),
+    "ct": Finding("CT"),
+    "mri": Finding("MRI"),
+    "ultrasound": Finding("ultrasound"),
+    "fundus": Finding("fundus photograph", "eye"),
+    "oct": Finding("OCT"),
+    "endoscopy": Finding("endoscopy"),
+    "histopathology": Finding("histopathology"),
+}
+"""What the manifest's column ``modality`` says, whatever the source is."""
+ORGAN = {
+    "busi": "breast",
+    "us_hc18": "fetal head",
+    "histology_lc25000": "lung",
+    "stain_cima": "lung",
+    "endoscopy": "colon",
+    "mri_ms": "brain",
+    "mri_tcga": "brain",
+    "oct_kermany": "eye",
+    "oct_srf": "eye",
+    "oct_sbsdi": "eye",
+}
+STRUCTURE = {
+    "us_hc18": "fetal head",
+    "endoscopy": "polyp",
+    "histology_dsb2018": "nuclei",
+    "fundus_chase": "vessels",
+    "fundus_drive": "vessels",
+    "mri_ms": "lesions",
+}
+"""What a mask of a source shows; elsewhere the label says it."""
+LABELS = {"oct_kermany": {"DME": "fluid", "DRUSEN": "drusen", "NORMAL": "normal", "CNV": "neovascularisation"}}
+"""Our words for labels of a source."""
+ONE_LABEL = ("busi", "endoscopy", "histology_lc25000", "oct_kermany")
+"""Sources whose label is one word for the whole picture, also where there is a mask."""
+ALL_FINDINGS = ("fundus_idrid",)
+"""Sources whose labels are all that a grader found: a picture without any shows no abnormality."""
+
+
+def known_of(row: dict[str, str]) -> Finding:
+    """What a row of a manifest says of its picture, whatever the label is."""
+    known = MODALITY.get(row["modality"], Finding(row["modality"].replace("_", " ")))
+    return replace(known, organ=ORGAN.get(row["source"], known.organ), view=row["view"], sex=row["sex"])
+
+
+def _label(row: dict[str, str]) -> str:
+    return row["label"].replace("_", " ").strip()
+
+
+def structure_of(row: dict[str, str]) -> str:
+    """What a mask of the row shows."""
+    label = _label(row)
+    several = "|" in label or ";" in label
+    return STRUCTURE.get(row["source"], "structure" if several or not label else label)
+
+
+def labelled(row: dict[str, str]) -> Finding:
+    """What the label of a flat picture says, too; an empty one says nothing.
+
+    Raises:
+        ValueError, TypeError: its boxes are malformed.
+    """
+    known, label, source = known_of(row), _label(row), row["source"]
+    if row["modality"] == "cxr":
+        names = (name.strip() for name in label.lower().split("|"))
+        findings = tuple("no finding" if name == "normal" else name for name in names if name)
+        return replace(known, findings=findings, labelled=bool(findings))
+    if ";" in label or label == "optic disc":  # boxes: an optic disc is no finding
+        findings = tuple(name for name in label.split(";") if name not in ("", "optic disc"))
+        return replace(known, findings=findings, labelled=source in ALL_FINDINGS, boxes=_disc(row["extra"]))
+    if source in ONE_LABEL or (source not in STRUCTURE and not row["mask"]):
+        detail = LABELS.get(source, {}).get(label, label)
+        return replace(known, detail=detail, asked=ASKED.get(source, known.asked))
+    return known
+
+
+def _disc(extra: str) -> tuple[tuple[str, float, float], ...]:
+    """The first box of an optic disc.
+
+    Raises:
+        ValueError, TypeError: the boxes are not a list of [name, x, y, width, height].
+    """
+    boxes = json.loads(extra.partition("boxes=")[2] or "[]")
+    return tuple(("optic disc", float(x), float(y)) for name, x, y, *_ in boxes if name == "optic_disc")[:1]
 
 
 def joined(names: tuple[str, ...]) -> str:

@@ -53,9 +53,9 @@ dd { margin: 0; }
 
 
 CONTROLS = (
-    "<p class=soft>Blanked: a grey picture of the same size is asked about. Swapped: the picture of another record is, "
-    "of another modality, answer and patient wherever the records allow it. A score that doesn't fall doesn't come "
-    "from the image.</p>"
+    "<p class=soft>Blanked: asked about a grey picture of the same size. Swapped: asked about the picture of another "
+    "record, of another modality, answer and patient wherever the records allow it. A score that doesn't fall doesn't "
+    "come from the image.</p>"
 )
 
 
@@ -69,7 +69,8 @@ def write_page(result: dict, examples: dict[str, list[Example]], out: Path) -> N
     body.append(
         "<p class=soft>In brackets: the 95% interval of a bootstrap over patients. Baselines see the same records, in "
         "the same run; where there are several, the best one counts. Rows where the model is no better than it are "
-        "marked ✗. A row is undecided where the interval of the difference on the same records holds 0.</p>"
+        "marked ✗. A row is undecided where the interval of the difference on the same records holds 0, or with one "
+        "patient; distances of sets have no such interval.</p>"
     )
     links = (f'<a href="#{task}">{escape(TASKS[task].title)}</a>' for task in result["tasks"])
     body.append(f"<nav>{''.join(links)}</nav>")

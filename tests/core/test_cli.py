@@ -115,3 +115,22 @@ def test_unknown_recipe_keys_are_refused(tmp_path, capsys):
     recipe.write_text('{"kind": "model", "records": ".", "init": ".", "out": ".", "steps": 1, "mix": {"text": 1}}')
     status, _, err = run(capsys, "train", str(recipe), "learnin_rate=1")
     assert status == 2 and "learnin_rate" in err
+
+
+def test_records_from_a_manifest_to_a_filtered_file(manifest, tmp_path, capsys):
+    records, kept = tmp_path / "r.jsonl", tmp_path / "kept.jsonl"
+    assert run(capsys, "records", "build", str(manifest), "--out", str(records), "--max-side", "64")[0] == 0
+    status, out, _ = run(capsys, "records", "check", str(records))
+    assert status == 0 and "no problems" in out
+    status, out, _ = run(capsys, "records", "filter", str(records), "--out", str(kept), "--min-side", "32")
+    assert status == 0 and "no scorer was named" in out and 0 < len(kept.read_text().splitlines())
+    status, _, err = run(capsys, "records", "filter", str(records), "--out", str(records))
+    assert status == 2 and "another file beside the records" in err
+    records.write_text(records.read_text().replace('"split": "test"', '"split": "exam"', 1))
+    status, out, err = run(capsys, "records", "check", str(records))
+    assert status == 2 and "r.jsonl:" in out and "'exam'" in out and "1 problem" in err
+
+
+def test_an_unknown_set_names_the_known_ones(tmp_path, capsys):
+    status, _, err = run(capsys, "records", "import", "vqarad", str(tmp_path), "--out", str(tmp_path / "r.jsonl"))
+    assert status == 2 and "vqa_rad" in err and "slake" in err

@@ -1,8 +1,9 @@
 """``records import``: public data sets, in the layouts in which they are published, as records.
 
-A split is kept as published, unless it is to be drawn anew; there, and where none is published, 80% of the patients are
-train, 10% val and 10% test, by a hash. The patient is the true one where the layout tells, else the picture. Neither a file name nor an identifier of the source
-is written: both leave as digests. A picture or entry that cannot be used is skipped and counted with its reason.
+A split is kept as published. Where none is, or where it is to be drawn anew, 80% of the patients are train, 10% val and
+10% test, by a hash. The patient is the true one where the layout tells, else the picture. Neither a file name nor an
+identifier of the source is written: both leave as digests. A picture or entry that cannot be used is skipped and
+counted with its reason.
 """
 
 from __future__ import annotations

@@ -24,7 +24,7 @@ _OMNI_MODALITY = (
 
 
 def _vqa_rad(folder: Path, desk: Desk) -> Iterator[Record]:
-    """The OSF layout. The patient is the MedPix case where any entry of the picture gives its address, else the picture.
+    """The OSF layout. The patient is the MedPix case where an entry of the picture names it, else the picture.
 
     The published split (``phrase_type`` starts with "test") divides questions, not patients: the same pictures are
     asked about in both parts. The modality follows from the organ (Lau et al. 2018: head CT or MRI, chest X-rays,

@@ -87,7 +87,10 @@ def test_a_second_record_of_one_id_is_a_problem(store, checked) -> None:
 
 def test_a_patient_in_two_splits_is_a_problem(store, checked) -> None:
     report = checked([vqa(store, 0), replace(vqa(store, 1), patient="p0", split="val")])
-    assert report.problems == ["r.jsonl:2: patient 'p0' is in val here, in train in r.jsonl:1"]
+    assert report.problems == [
+        "r.jsonl:2: patient 'p0' is in val here, in train in r.jsonl:1; `records import --resplit` draws a split by "
+        "patient"
+    ]
 
 
 @pytest.mark.parametrize("relative", ["/etc/hosts", "../outside.png", "", "link.png", "linked/outside.png"])
@@ -179,6 +182,21 @@ def test_a_copy_of_the_same_patient_is_no_duplicate(store, checked, tmp_path: Pa
     slices = [put(tmp_path, f"{quality}.jpg", drawing(0), quality) for quality in (50, 70, 90)]
     records = [replace(vqa(store, n), patient="one", **named) for n, named in enumerate(slices)]
     assert checked(records).warnings == []
+
+
+def test_a_copy_of_a_picture_that_two_patients_share_is_found(store, checked, tmp_path: Path) -> None:
+    """Patient one has a picture, patient two a copy of it; the copy's first user is patient one all the same."""
+    original, copy = (put(tmp_path, f"{quality}.jpg", drawing(0), quality) for quality in (90, 50))
+    records = [
+        replace(vqa(store, 0), patient="one", **copy),
+        replace(vqa(store, 1), patient="two", split="test", **copy),
+        replace(vqa(store, 2), patient="one", **original),
+    ]
+    problems = checked(records).problems
+    assert [problem.split(": ")[:2] for problem in problems] == [
+        ["r.jsonl:2", "patient two has the same picture as patient one"],
+        ["r.jsonl:3", "near duplicate of another patient's picture (4 of 256 bits)"],
+    ]
 
 
 def test_the_threshold_can_be_set(store, checked, tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from core.data.check import check
 from core.data.coarse import coarse
 from core.data.layouts import LAYOUTS, import_dataset
 from core.data.layouts.base import hashed_split
@@ -428,6 +429,26 @@ def test_patients_in_several_published_splits_are_counted(tmp_path: Path) -> Non
     write(path, rows)
     counts = import_dataset("vqa_rad", tmp_path / "source", tmp_path / "out.jsonl")
     assert counts["patients in more than one split"] == 1
+
+
+def test_a_split_can_be_drawn_by_patient_in_place_of_the_published_one(tmp_path: Path) -> None:
+    """In VQA-RAD the same pictures are asked about in both parts, and not every entry of one names its case."""
+    vqa_rad(tmp_path / "source")
+    path = tmp_path / "source" / "VQA_RAD Dataset Public.json"
+    rows = json.loads(path.read_text())
+    for n, row in enumerate(list(rows)):
+        again = {"phrase_type": "test_freeform", "question": "And now?", "image_case_url": "NULL"}
+        rows.append(row | again | {"answer": str(n)})
+    write(path, rows)
+    published = import_dataset("vqa_rad", tmp_path / "source", tmp_path / "published.jsonl")
+    assert published["patients in more than one split"] == 2
+    out = tmp_path / "out.jsonl"
+    drawn = import_dataset("vqa_rad", tmp_path / "source", out, resplit=True)
+    records = read_records(out)
+    assert drawn["patients in more than one split"] == 0 and len(records) == 6
+    assert all(record.split == hashed_split(record.patient) for record in records)
+    assert len({(record.input_img, record.patient) for record in records}) == 3, "a picture has one patient"
+    assert check(out).ok and not check(tmp_path / "published.jsonl").ok
 
 
 @pytest.mark.parametrize("content", ["{", '{"a": 1}', "\udcff"])

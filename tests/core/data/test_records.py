@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 
@@ -73,6 +76,25 @@ def test_a_failed_write_leaves_the_old_file(store: PictureStore, tmp_path: Path)
     with pytest.raises(RuntimeError):
         write_records(path, failing())
     assert [record.id for record in read_records(path)] == ["r0"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no full disk at hand")
+def test_a_full_disk_is_named_and_leaves_no_part(store: PictureStore, tmp_path: Path) -> None:
+    path = tmp_path / "r.jsonl"
+    write_records(path, [vqa(store, 0)])
+    (tmp_path / "r.jsonl.part").symlink_to("/dev/full")
+    with pytest.raises(RecordError, match=r"cannot be written \(\[Errno 28\] No space left .*r\.jsonl"):
+        write_records(path, [vqa(store, 1)])
+    assert [record.id for record in read_records(path)] == ["r0"]
+    assert not list(tmp_path.glob("*.part"))
+
+
+def test_records_below_a_file_cannot_be_written(store: PictureStore, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("in the way", encoding="utf-8")
+    for path in (tmp_path / "file" / "r.jsonl", tmp_path / "file" / "deeper" / "r.jsonl"):
+        with pytest.raises(RecordError, match=r"cannot be written .*r\.jsonl"):
+            write_records(path, [vqa(store, 0)])
 
 
 def test_instruction_and_answer(store: PictureStore) -> None:
@@ -92,10 +114,19 @@ def test_instruction_and_answer(store: PictureStore) -> None:
         ({"licence": None}, "licence must be a string"),
         ({"message": []}, "message is empty"),
         ({"message": [{"from": "doctor", "value": "Hm."}]}, "unknown from: 'doctor'"),
-        ({"message": [{"value": "Hm."}]}, "message is malformed"),
+        ({"message": [{"value": "Hm."}]}, "malformed ('from')"),
         ({"input_img": None}, "malformed"),
         ({"input_img": ["a.png"]}, "malformed"),
+        ({"input_img": [{"path": None}]}, "malformed (None is no text)"),
         ({"sha256": []}, "a digest for every image: 0"),
+        ({"sha256": ["abc"]}, "64 hexadecimal digits: 'abc'"),
+        ({"sha256": ["g" * 64]}, "64 hexadecimal digits"),
+        ({"sha256": [None]}, "malformed (None is no text)"),
+        ({"id": ""}, "id is empty"),
+        ({"patient": " "}, "patient is empty"),
+        ({"message": [{"from": "gpt", "value": None}]}, "malformed (None is no text)"),
+        ({"message": [{"from": "human", "value": 3}]}, "malformed (3 is no text)"),
+        ({"label": None}, "malformed (None is no text)"),
     ],
 )
 def test_a_malformed_record_is_refused_with_its_line(store: PictureStore, changes: dict, what: str) -> None:
@@ -114,7 +145,7 @@ def test_what_is_no_object_is_refused(line: str) -> None:
 def test_empty_lines_are_skipped_and_counted(tmp_path: Path) -> None:
     path = tmp_path / "r.jsonl"
     path.write_text("\n{}\n  \n[]\n", encoding="utf-8")
-    assert [(place, line.strip()) for place, line in iterate(path)] == [("r.jsonl:2", "{}"), ("r.jsonl:4", "[]")]
+    assert [(place, line.strip()) for place, line in iterate(path)] == [("r.jsonl:2", b"{}"), ("r.jsonl:4", b"[]")]
 
 
 def test_a_file_that_cannot_be_read_is_named(tmp_path: Path) -> None:
@@ -148,6 +179,31 @@ def test_a_stored_picture_is_named_by_its_content_and_stored_once(store: Picture
     assert open_picture(tmp_path, path, "").tobytes() == drawing(0).tobytes()
     assert [file.name for file in (tmp_path / path).parent.iterdir()] == [f"{digest[:32]}.png"]
     assert store.add(drawing(1))[0] != path
+
+
+def test_many_threads_may_store_one_picture(tmp_path: Path) -> None:
+    """All meet at the barrier, so that they find no file and write one at once."""
+    workers, rounds = 8, 12
+    store, barrier, image = PictureStore(tmp_path / "r.jsonl", max_side=512), threading.Barrier(workers), drawing(0)
+
+    def stored(number: int) -> str:
+        barrier.wait()
+        return store.add(image.rotate(number))[0]
+
+    with ThreadPoolExecutor(workers) as pool:
+        for number in range(rounds):
+            assert len(set(pool.map(stored, [number] * workers))) == 1
+    assert {file.suffix for file in tmp_path.rglob("*.*") if file.is_file()} == {".png"}
+
+
+def test_threads_write_to_different_parts(store: PictureStore, tmp_path: Path) -> None:
+    """Another thread's half-written file stands where one part a process would stand."""
+    digest = store.add(drawing(0))[1]
+    whole = tmp_path / f"r_images/{digest[:2]}/{digest[:32]}.png"
+    whole.unlink()
+    whole.with_suffix(f".{os.getpid()}.part").mkdir()
+    assert store.add(drawing(0))[1] == digest
+    assert whole.is_file()
 
 
 def test_a_stored_picture_carries_no_text_of_its_source(store: PictureStore, tmp_path: Path) -> None:

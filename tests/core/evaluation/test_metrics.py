@@ -47,6 +47,7 @@ def test_exact_match_and_closed_questions() -> None:
     assert exact_match("A", "the") == 0
     assert exact_match("CT", "MRI") == 0
     assert is_closed("Yes.") and is_closed("no") and not is_closed("No finding")
+    assert is_closed("MRI", "What modality is this? Options: MRI, CT.") and not is_closed("CT", "Is it MRI or CT?")
 
 
 def test_token_recall_is_the_share_of_the_truth() -> None:
