@@ -123,7 +123,7 @@ def test_records_from_a_manifest_to_a_filtered_file(manifest, tmp_path, capsys):
     status, out, _ = run(capsys, "records", "check", str(records))
     assert status == 0 and "no problems" in out
     status, out, _ = run(capsys, "records", "filter", str(records), "--out", str(kept), "--min-side", "32")
-    assert status == 0 and "no scorer was named" in out and 0 < len(kept.read_text().splitlines())
+    assert status == 0 and "no scorer was named" in out and len(kept.read_text().splitlines()) > 0
     status, _, err = run(capsys, "records", "filter", str(records), "--out", str(records))
     assert status == 2 and "another file beside the records" in err
     records.write_text(records.read_text().replace('"split": "test"', '"split": "exam"', 1))
