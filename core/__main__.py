@@ -11,7 +11,10 @@ from pathlib import Path
 from core.config import default_model
 from core.data.records import SPLITS
 from core.errors import PromptError, RecordError, SettingsError, UniMedError
+from core.evaluation import HELP as FEATURES_HELP
 from core.tasks import TASKS, get_task
+
+SCORERS = "likelihood (of nano), likelihood:FOLDER or clip:HUB_ID"
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -69,7 +72,8 @@ def _parser() -> argparse.ArgumentParser:
     evaluate.add_argument("--split", default="test", choices=SPLITS)
     evaluate.add_argument("--limit", type=int, default=200, help="records of each task at most (default: 200)")
     evaluate.add_argument("--seed", type=int, default=0)
-    evaluate.add_argument("--features", default="small", help="feature network: small, or a hub id (default: small)")
+    evaluate.add_argument("--features", default="small", help=FEATURES_HELP)
+    evaluate.add_argument("--scorer", default="likelihood", help=f"judge of text-image alignment: {SCORERS}")
     evaluate.set_defaults(command=_evaluate)
 
     records = commands.add_parser("records", help="make, import, check and filter training records")
@@ -111,7 +115,7 @@ def _records_parser(commands: argparse._SubParsersAction) -> None:
     keep.add_argument("--min-text", type=int, default=10, help="characters (default: 10)")
     keep.add_argument("--max-text", type=int, default=1024, help="characters (default: 1024)")
     keep.add_argument("--min-side", type=int, default=128, help="pixels of each side (default: 128)")
-    keep.add_argument("--scorer", help="likelihood, likelihood:FOLDER or clip:HUB_ID; none is used by default")
+    keep.add_argument("--scorer", help=f"{SCORERS}; none is used by default")
     keep.add_argument("--drop", type=float, default=0.5, help="worst share by alignment to drop (default: 0.5)")
     keep.add_argument("--ratings", type=Path, help="JSONL of expert ratings; the mean must reach --gate")
     keep.add_argument("--gate", type=float, default=0.85, help="(default: 0.85)")
@@ -180,8 +184,9 @@ def _evaluate(options: argparse.Namespace) -> None:
     from core.evaluation.evaluate import evaluate
 
     result = evaluate(
-        options.records, options.model, options.out, options.split, options.limit, options.seed, options.features
-    )
+        options.records, options.model, options.out, options.split, options.limit, options.seed, options.features,
+        options.scorer,
+    )  # fmt: skip
     print(json.dumps(result["summary"], indent=2, ensure_ascii=False))
     print(options.out / "index.html")
 

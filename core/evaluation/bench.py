@@ -142,7 +142,7 @@ class Bench:
         """The judge's name, without a folder's path, and whether it is the evaluated model itself."""
         judge = self.judge
         kind, _, source = judge.name.partition(":")
-        name = f"{kind}:{Path(source).name}" if Path(source).is_dir() else judge.name
+        name = f"{kind}:{Path(source).name}" if source and Path(source).is_dir() else judge.name
         own = isinstance(judge, LikelihoodScorer) and same_weights(judge.checkpoint, self.generator.checkpoint)
         return f"{name}, which is the evaluated model itself: it judges its own work" if own else name
 

@@ -85,7 +85,7 @@ def write_page(result: dict, examples: dict[str, list[Example]], out: Path) -> N
 
 def _open(summary: dict) -> str:
     """How many comparisons the intervals leave open, as the end of a sentence."""
-    return f", of which {n} {'is' if n == 1 else 'are'} undecided" if (n := summary["undecided"]) else ""
+    return f"; {n} of the {summary['of']} {'is' if n == 1 else 'are'} undecided" if (n := summary["undecided"]) else ""
 
 
 def _settings(result: dict) -> str:
