@@ -23,6 +23,7 @@ from core.inference.generator import Generator
 from core.inference.once import task_turn
 from core.model.checkpoint import load
 from core.tasks import MODALITIES, TASKS
+from core.tasks.generation import plain_caption
 
 RESULTS = Path(__file__).parent / "results"
 SHEET = ROOT / "assets" / "nano-samples.webp"
@@ -86,7 +87,7 @@ def main() -> None:
     path = RESULTS / f"{result['date']}_nano.json"
     text = json.dumps(result | {"command": command}, indent=1, ensure_ascii=False)
     path.write_text(text + "\n", encoding="utf-8")
-    captions = [f"{'An' if m[0] in 'AEIOUaeiouM' else 'A'} {m}." for m in MODALITIES]
+    captions = [plain_caption(modality) for modality in MODALITIES]
     contact_sheet(Generator(load(str(options.model))), captions).save(SHEET, quality=80)
     if card.is_file():
         write_card(f"Measured on {result['date']} with `{command}`.\n\n{card_table(result)}", card)

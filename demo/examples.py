@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import numpy as np
 from pydicom.data import get_testdata_file
 
 from core.data.images import open_image
+from core.data.oct_phantom import b_scan
 from core.sequence import Image
-from core.training.oct_phantom import b_scan
 
 CAPTIONS = {
     "chest X-ray": "A chest X-ray.",
@@ -43,6 +42,5 @@ def load_examples() -> list[Example]:
     """The examples whose files are installed; nothing is downloaded."""
     found = [(title, get_testdata_file(name, download=False), question) for title, name, question in _SCANS]
     examples = [Example(title, open_image(str(path)), question) for title, path, question in found if path]
-    scan, _ = b_scan(np.random.default_rng(3))
-    phantom = replace(Image(scan), modality="OPT", notes=("Simulated OCT scan, not of a person",))
+    phantom = replace(Image(b_scan(3, "drusen")), modality="OPT", notes=("Simulated OCT scan, not of a person",))
     return [*examples, Example("Simulated OCT of the retina", phantom, "What does this OCT scan show?")]

@@ -11,6 +11,7 @@ import random
 from dataclasses import dataclass, replace
 
 from core.tasks import MODALITIES
+from core.tasks.generation import plain_caption
 
 MODALITY_QUESTIONS = (
     "What imaging modality is this?",
@@ -164,8 +165,7 @@ def joined(names: tuple[str, ...]) -> str:
 
 def caption(known: Finding, rng: random.Random, *, short: bool) -> str:
     """A text-to-image caption; a short one names the modality and sometimes the organ."""
-    article = "An" if known.modality[0].lower() in "aeiou" or known.modality.startswith("MRI") else "A"
-    head = f"{article} {known.modality}"
+    head = plain_caption(known.modality).removesuffix(".")
     if known.organ and rng.random() < 0.6:
         head += f" of the {known.organ}"
     parts = [] if short else [p for p in (known.view and f"{known.view} view", known.detail) if p]

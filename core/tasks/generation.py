@@ -14,6 +14,18 @@ MODALITIES = (
 )
 """The eight modalities, by the names that captions and answers use."""
 
+
+def with_article(noun: str) -> str:
+    """"a chest X-ray", "an OCT", "an MRI"."""
+    return f"{'an' if noun[0].lower() in 'aeiou' or noun.startswith('MRI') else 'a'} {noun}"
+
+
+def plain_caption(modality: str) -> str:
+    """The shortest caption of a modality: "An MRI."."""
+    text = with_article(modality)
+    return f"{text[0].upper()}{text[1:]}."
+
+
 TEXT_TO_IMAGE = Task(
     name="text_to_image",
     title="Text to image",

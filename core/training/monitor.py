@@ -18,6 +18,7 @@ from core.inference.provenance import NOTICE
 from core.model.checkpoint import Checkpoint
 from core.model.unified import UnifiedModel
 from core.tasks import MODALITIES, TASKS
+from core.tasks.generation import plain_caption
 from core.training.parallel import world
 
 METRICS = "metrics.jsonl"
@@ -102,7 +103,7 @@ def matmul_peak(device: torch.device, dtype: torch.dtype, side: int = 1024) -> f
 def sample_grid(checkpoint: Checkpoint, path: Path, per_modality: int = 2, seed: int = 0) -> None:
     """Draws a few images of every modality and writes them as one picture, a row a modality, marked as generated."""
     generator = Generator(checkpoint)
-    captions = [f"{'An' if m[0] in 'AEIOUaeiouM' else 'A'} {m}." for m in MODALITIES]
+    captions = [plain_caption(modality) for modality in MODALITIES]
     turns = [
         task_turn(generator, TASKS["text_to_image"], [], caption, seed=seed + i)
         for caption in captions for i in range(per_modality)
