@@ -17,7 +17,7 @@ from core.data.coarse import coarse
 from core.data.manifest import About, Picture, is_section, pictures, questions_of, read_manifest, stain_pictures
 from core.data.oct_phantom import phantoms
 from core.data.records import Message, PictureStore, Record, write_records
-from core.data.templates import EXPLANATIONS, caption, joined, questions, report
+from core.data.templates import EXPLANATIONS, MODALITY, STRUCTURE, caption, joined, questions, report
 from core.tasks import MODALITIES, TASKS
 
 WORDINGS = 3
@@ -47,7 +47,7 @@ class Stored:
 
 
 def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Counter[str]:
-    """Writes ``out`` and the folder of its pictures; returns the number of records by split and task.
+    """Writes ``out`` and the folder of its pictures; returns the number of records by split and task, and notes.
 
     The same manifest, options and files give the same records, byte for byte.
 
@@ -77,7 +77,17 @@ def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Count
         records += _counterfactuals(group, options.seed)
     records += text_records()
     write_records(out, records)
-    return Counter(f"{r.split} {r.sub_task_type}" for r in records)
+    return Counter(f"{r.split} {r.sub_task_type}" for r in records) + Counter(_notes(rows))
+
+
+def _notes(rows: list[dict[str, str]]) -> Iterator[str]:
+    """What a maintainer may not have meant, a line for each row that it is true of."""
+    for row in rows:
+        if row["modality"] not in MODALITY and row["source"] != "vqa_rad":
+            known = ", ".join(MODALITY)
+            yield f"rows of modality {row['modality']!r}: no caption, report or edit is made of it (known: {known})"
+        if row["mask"] and row["label"] and row["source"] not in STRUCTURE and "structure=" not in row["extra"]:
+            yield f"masks of {row['label']!r}: the label names what is masked, unless extra holds structure=NAME"
 
 
 def _records(picture: Picture, store: PictureStore, options: BuildOptions) -> tuple[list[Record], Stored]:

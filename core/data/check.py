@@ -94,6 +94,8 @@ def check(path: Path, *, near: int = NEAR) -> Report:
             checker.add(parse(line, place))
         except RecordError as error:
             checker.report.problems.append(str(error))
+    if not checker.report.problems and not checker.files:
+        checker.report.problems.append(f"{path.name}:1: the file names no picture")
     checker.find_shared()
     checker.find_near(near)
     checker.report.counts += Counter(

@@ -23,7 +23,7 @@ from core.data.images import open_image
 from core.data.records import SPLITS, one_of, pseudonym, resolve
 from core.data.stains import Section, registered_tiles
 from core.data.templates import ASKED, SEQUENCES, STAINS, WINDOWS, Finding, known_of, labelled, structure_of
-from core.errors import ImageError, RecordError
+from core.errors import ImageError, RecordError, UniMedError
 
 COLUMNS = ("path", "modality", "source", "tier", "licence", "split", "patient", "label", "mask", "sex", "view", "extra")
 TIERS = ("A", "B", "C")
@@ -97,9 +97,11 @@ def read_manifest(path: Path, tiers: tuple[str, ...], held_out: tuple[str, ...] 
     for row in moved:
         row["split"] = "test"
     _check_patients(rows, {row["place"] for row in moved})
+    found = {row["tier"] for row in rows}
     rows = [row for row in rows if row["tier"] in tiers]
     if not rows:
-        raise RecordError(f"{path.name} has no row of the tiers", value=tiers, remedy="Name others with --tiers")
+        remedy = f"Name others with --tiers: the rows have {', '.join(sorted(found)) or 'none'}"
+        raise RecordError(f"{path.name} has no row of the tiers", value=" ".join(tiers), remedy=remedy)
     return rows
 
 
@@ -118,7 +120,8 @@ def _rows(path: Path) -> list[dict[str, str]]:
                 rows.append(row | {"place": place})
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         remedy = "Name a CSV file such as manifest.csv"
-        raise RecordError(f"The manifest cannot be read ({error})", value=str(path), remedy=remedy) from error
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise RecordError(f"The manifest cannot be read ({reason})", value=str(path), remedy=remedy) from error
     return rows
 
 
@@ -188,8 +191,9 @@ def pictures(root: Path, row: dict[str, str], qa: dict[str, list]) -> Iterator[P
         else:
             yield from _mri(root, row)
     except UNREADABLE as error:
-        what = f"{row['place']}: {row['path']} cannot be used ({str(error) or type(error).__name__})"
-        raise RecordError(what, remedy="Copy the file again, or remove the row") from error
+        reason = error.what if isinstance(error, UniMedError) else str(error) or type(error).__name__
+        what = f"{row['place']}: {row['path']} cannot be used ({reason})"
+        raise RecordError(what, remedy="Put a whole file there, or remove the row") from error
 
 
 def questions_of(root: Path, sources: set[str]) -> dict[str, list]:

@@ -122,10 +122,15 @@ def _label(row: dict[str, str]) -> str:
 
 
 def structure_of(row: dict[str, str]) -> str:
-    """What a mask of the row shows."""
+    """What a mask of the row shows: what ``extra`` names, else what the source is known for, else the label."""
     label = _label(row)
     several = "|" in label or ";" in label
-    return STRUCTURE.get(row["source"], "structure" if several or not label else label)
+    return _named(row) or STRUCTURE.get(row["source"], "structure" if several or not label else label)
+
+
+def _named(row: dict[str, str]) -> str:
+    """``structure=NAME`` in ``extra``: then the label is a finding, mask or not."""
+    return row["extra"].partition("structure=")[2].partition(";")[0].strip()
 
 
 def labelled(row: dict[str, str]) -> Finding:
@@ -142,7 +147,7 @@ def labelled(row: dict[str, str]) -> Finding:
     if ";" in label or label == "optic disc":  # boxes: an optic disc is no finding
         findings = tuple(name for name in label.split(";") if name not in ("", "optic disc"))
         return replace(known, findings=findings, labelled=source in ALL_FINDINGS, boxes=_disc(row["extra"]))
-    if source in ONE_LABEL or (source not in STRUCTURE and not row["mask"]):
+    if source in ONE_LABEL or (source not in STRUCTURE and (not row["mask"] or _named(row))):
         detail = LABELS.get(source, {}).get(label, label)
         return replace(known, detail=detail, asked=ASKED.get(source, known.asked))
     return known

@@ -31,6 +31,7 @@ TRAIN_LIMIT = 1000
 """Training images that classifiers and mean images are made of, and real images of the evaluated split."""
 OPENED = ("report", "segmentation", "virtual_staining", "cross_modal")
 """Tasks whose baselines open images of all their training records."""
+FEW_PATIENTS = 10
 NO_RECORD = "no record"
 
 
@@ -192,6 +193,8 @@ def _evaluate_task(bench: Bench, task: str, records: list[Record], result: dict)
         return []
     if patients == 1:
         notes.append("one patient, so the intervals have no width")
+    elif patients < FEW_PATIENTS:
+        notes.append(f"{patients} patients are too few for a verdict")
     start = time.perf_counter()
     outcome = EVALUATORS[task](bench, records)
     notes += outcome.notes

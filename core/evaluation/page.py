@@ -135,8 +135,9 @@ def interval(values: dict, unit: str) -> str:
 
 def verdict(row: dict) -> str:
     """Whether the model is better than the best baseline, in words."""
-    words = {True: "✓ better", False: "✗ no better", None: "no baseline"}[row["wins"]]
-    return f"{words}, undecided" if row["undecided"] else words
+    if row["undecided"]:
+        return "undecided"
+    return {True: "✓ better", False: "✗ no better", None: "no baseline"}[row["wins"]]
 
 
 def change(drop: dict) -> str:
@@ -174,7 +175,7 @@ def _rows(rows: list[dict]) -> str:
         judged = verdict(row).replace(", ", "<br>")
         named = f"<td>{escape(best['name'])}</td>{_cell(best, unit)}" if best else "<td>–</td><td>–</td>"
         lines.append(
-            f"<tr{' class=loses' if row['wins'] is False else ''}><td>{escape(row['metric'])}"
+            f"<tr{' class=loses' if row['wins'] is False and not row['undecided'] else ''}><td>{escape(row['metric'])}"
             f"<small>{row['better']} is better</small></td><td class=verdict>{judged}</td>"
             f"{_cell(row['model'], unit)}{named}<td>{escape('; '.join(others)) or '–'}</td>"
             f"<td class=number>{row['n']}<small>{row['patients']} patients</small></td></tr>"

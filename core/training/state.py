@@ -102,8 +102,8 @@ class RunStates:
         saved = self.recipe(step)
         for key, value in recipe.items():
             if saved.get(key) != value:
-                remedy = f"Train into another folder with out=..., or remove {self.folder} to start anew"
-                was = f"{key} was {saved.get(key)!r} in the run that is there"
+                remedy = f"Give the run's own value, or another folder than {self.folder.parent} with out=..."
+                was = f"The run that is there was made with {key}={saved.get(key)!r}, not with"
                 raise SettingsError(was, value=value, remedy=remedy)
 
     def save(self, step: int, state: dict, recipe: dict, keep: int) -> None:

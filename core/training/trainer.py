@@ -90,6 +90,8 @@ class Trainer:
 
     def _run(self) -> Path:
         done = self._resume()
+        if done and parallel.rank() == 0:
+            print(f"going on after step {done}", file=sys.stderr)
         self._fill_cache()
         before = signal.signal(signal.SIGTERM, self._stop)
         monitor = None
@@ -328,5 +330,6 @@ def _describe(checkpoint: Checkpoint, recipe: dict, out: Path) -> None:
     path = out / "config.json"
     values = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
     untrained = [t for t in checkpoint.model.config.untrained_tasks if t not in recipe["trained_tasks"]]
-    values |= {"untrained_tasks": untrained} | ({"version": recipe["version"]} if recipe["version"] else {})
+    version = recipe["version"] or f"{checkpoint.name}, trained on in {out.name}"
+    values |= {"untrained_tasks": untrained, "version": version}
     path.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")

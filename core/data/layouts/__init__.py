@@ -49,6 +49,7 @@ def import_dataset(
             cannot be written.
         ImageError: the pictures cannot be written.
     """
+    name = name.lower().replace("-", "_")
     if name not in LAYOUTS:
         raise RecordError("Unknown data set", value=name, remedy=f"Use one of {', '.join(LAYOUTS)}")
     layout = LAYOUTS[name]

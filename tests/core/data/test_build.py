@@ -14,7 +14,7 @@ from core.data.build import BuildOptions, Stored, _counterfactuals, _records, bu
 from core.data.check import check
 from core.data.manifest import COLUMNS, About, pictures, read_manifest, stain_pictures
 from core.data.oct_phantom import FINDINGS, b_scan, phantoms
-from core.data.records import PictureStore, open_picture, pseudonym, read_records
+from core.data.records import SPLITS, PictureStore, open_picture, pseudonym, read_records
 from core.data.stains import Section, registered_tiles
 from core.data.templates import Finding, caption, questions, report
 from core.errors import RecordError
@@ -93,7 +93,8 @@ def test_every_task_comes_out_of_a_manifest(folder, tmp_path):
     out = tmp_path / "out" / "r.jsonl"
     counts = build(folder / "manifest.csv", folder, out, BuildOptions(simulated_oct=7, held_out=("mri/a.npz",)))
     records = read_records(out)
-    assert sum(counts.values()) == len(records)
+    assert sum(n for name, n in counts.items() if name.split()[0] in SPLITS) == len(records)
+    assert [name for name in counts if "'dermoscopy'" in name], "an unknown modality is told"
     tasks = {r.sub_task_type for r in records}
     assert tasks == {
         "vqa", "report", "text_to_image", "segmentation", "super_resolution", "virtual_staining", "cross_modal",
@@ -465,3 +466,18 @@ def test_an_answer_that_is_nothing_is_no_word(folder, tmp_path):
     (folder / "vqa_rad" / "qa.json").write_text(json.dumps([asked]))
     with pytest.raises(RecordError, match=r"^vqa_rad/qa\.json cannot be read .*None"):
         build(folder / "manifest.csv", folder, tmp_path / "r.jsonl", BuildOptions())
+
+
+def test_a_mask_beside_a_finding_has_a_name_of_its_own(folder, tmp_path):
+    """Without a name in ``extra`` the label says what the mask shows, and the build tells so."""
+    with (folder / "manifest.csv").open() as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "us_hc18"]
+    rows[0] |= {"source": "clinic", "modality": "fundus", "label": "glaucoma"}
+    for extra, structure in (("", "glaucoma"), ("structure=optic disc", "optic disc")):
+        rows[0]["extra"] = extra
+        write(folder, rows)
+        counts = build(folder / "manifest.csv", folder, tmp_path / "r.jsonl", BuildOptions())
+        masks = [r.label for r in read_records(tmp_path / "r.jsonl") if r.sub_task_type == "segmentation"]
+        assert masks == [structure]
+        assert any(name.startswith("masks of 'glaucoma'") for name in counts) is not extra.startswith("structure")
+    assert any("glaucoma" in r.answer for r in read_records(tmp_path / "r.jsonl"))

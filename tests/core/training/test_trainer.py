@@ -250,7 +250,7 @@ def test_sigterm_saves_and_says_so(recipe_file, tmp_path):
 
 def test_a_run_with_another_recipe_is_refused(recipe):
     Trainer(recipe(steps=1)).run()
-    with pytest.raises(SettingsError, match=r"learning_rate was 0\.001 in the run that is there: 0\.5\. .*out="):
+    with pytest.raises(SettingsError, match=r"made with learning_rate=0\.001, not with: 0\.5\. .*out="):
         Trainer(recipe(steps=1, learning_rate=0.5))
 
 
@@ -259,7 +259,7 @@ def test_a_run_notices_that_its_records_changed(recipe, records, tmp_path):
     Trainer(recipe(steps=1, records=str(copy))).run()
     text = copy.read_text()
     copy.write_text(text.replace("benign", "malign"))
-    with pytest.raises(SettingsError, match=r"records was .* in the run that is there"):
+    with pytest.raises(SettingsError, match=r"run that is there was made with records="):
         Trainer(recipe(steps=1, records=str(copy)))
     moved = shutil.move(copy.parent, tmp_path / "moved")
     (moved / records.name).write_text(text)
@@ -277,7 +277,7 @@ def test_a_run_in_which_parts_get_no_gradient_goes_on(recipe):
 
 def test_a_save_is_consolidated_with_its_own_recipe_only(recipe):
     Trainer(recipe(steps=1, lora_rank=2)).run()
-    with pytest.raises(SettingsError, match="lora_rank was 2"):
+    with pytest.raises(SettingsError, match="made with lora_rank=2"):
         consolidate_run(recipe(steps=1))
 
 
