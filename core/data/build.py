@@ -15,9 +15,9 @@ from PIL import Image as PILImage
 
 from core.data.coarse import coarse
 from core.data.manifest import About, Picture, is_section, pictures, questions_of, read_manifest, stain_pictures
-from core.data.oct_phantom import phantoms
+from core.data.oct_phantom import FINDINGS, b_scan
 from core.data.records import Message, PictureStore, Record, write_records
-from core.data.templates import EXPLANATIONS, MODALITY, STRUCTURE, caption, joined, questions, report
+from core.data.templates import ASKED, EXPLANATIONS, MODALITY, STRUCTURE, Finding, caption, joined, questions, report
 from core.tasks import MODALITIES, TASKS
 
 WORDINGS = 3
@@ -78,6 +78,22 @@ def build(manifest: Path, root: Path, out: Path, options: BuildOptions) -> Count
     records += text_records()
     write_records(out, records)
     return Counter(f"{r.split} {r.sub_task_type}" for r in records) + Counter(_notes(rows))
+
+
+def phantoms(counts: dict[str, int], seed: int = 0) -> Iterator[Picture]:
+    """Simulated OCT: ``counts`` eyes for each split, every eye in each of its states."""
+    offset = 0
+    for split, count in counts.items():
+        for eye in range(offset, offset + count):
+            patient = f"oct_phantom-{seed}-{eye}"
+            for finding in FINDINGS:
+                known = Finding("OCT", "eye", detail=finding, asked=ASKED["oct_phantom"])
+                about = About(
+                    f"oct_phantom/{seed}/{eye}/{finding}", "oct_phantom", split, patient,
+                    "Apache-2.0 (made by this project)", known, finding, patient,
+                )  # fmt: skip
+                yield Picture(about, b_scan(seed * 1_000_000 + eye, finding))
+        offset += count
 
 
 def _notes(rows: list[dict[str, str]]) -> Iterator[str]:

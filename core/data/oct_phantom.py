@@ -7,14 +7,9 @@ fully developed multiplicative kind (Goodman 2007, chapter 3).
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import numpy as np
 from PIL import Image as PILImage
 from scipy.ndimage import gaussian_filter, gaussian_filter1d
-
-from core.data.manifest import About, Picture
-from core.data.templates import ASKED, Finding
 
 LAYERS = (  # thickness as a fraction of the retina, reflectivity from 0 to 1; inner surface first
     (0.10, 0.80),  # nerve fibre layer
@@ -70,19 +65,3 @@ def b_scan(seed: int, finding: str, height: int = 128, width: int = 176) -> PILI
     scan = scan * speckle / speckle.mean() + 0.03 * rng.random(scan.shape)
     grey = (255 * np.clip(scan * rng.uniform(0.8, 1.1), 0, 1) ** rng.uniform(0.6, 0.9)).astype(np.uint8)
     return PILImage.fromarray(grey).convert("RGB")
-
-
-def phantoms(counts: dict[str, int], seed: int = 0) -> Iterator[Picture]:
-    """Simulated OCT: ``counts`` eyes for each split, every eye in each of its states."""
-    offset = 0
-    for split, count in counts.items():
-        for eye in range(offset, offset + count):
-            patient = f"oct_phantom-{seed}-{eye}"
-            for finding in FINDINGS:
-                known = Finding("OCT", "eye", detail=finding, asked=ASKED["oct_phantom"])
-                about = About(
-                    f"oct_phantom/{seed}/{eye}/{finding}", "oct_phantom", split, patient,
-                    "Apache-2.0 (made by this project)", known, finding, patient,
-                )  # fmt: skip
-                yield Picture(about, b_scan(seed * 1_000_000 + eye, finding))
-        offset += count

@@ -23,11 +23,20 @@ class Losses:
     und_hidden: Tensor
     gen_hidden: Tensor
 
-    def total(self, ce_weight: float = 1.0, mse_weight: float = 1.0) -> Tensor:
-        """Each sum divided by the number of its tokens; a pack without one kind counts zero for it."""
-        ce = self.ce.sum() / max(1, len(self.ce))
-        mse = self.mse.mean(-1).sum() / max(1, len(self.mse)) if len(self.mse) else self.ce.new_zeros(())
-        return ce_weight * ce + mse_weight * mse
+    def sums(self) -> tuple[Tensor, Tensor]:
+        """Over tokens; the squared error is a mean over channels first. A pack without one kind has a zero for it."""
+        return self.ce.sum(), self.mse.sum() / max(1, self.mse.shape[-1])
+
+    def total(self) -> Tensor:
+        """The objective of this pack alone."""
+        return normalised(self.sums(), (len(self.ce), len(self.mse)))
+
+
+def normalised(
+    sums: tuple[Tensor, Tensor], counts: tuple[float, float], weights: tuple[float, float] = (1.0, 1.0)
+) -> Tensor:
+    """Cross entropy and squared error, each over the number of its tokens, of a pack or of all packs of a step."""
+    return sum(weight * total / max(1, count) for total, count, weight in zip(sums, counts, weights, strict=True))
 
 
 def packed_losses(model: UnifiedModel, pack: Pack, noise: Tensor, shift: float) -> Losses:
@@ -70,6 +79,5 @@ class Objective(nn.Module):
         self.model = model
 
     def forward(self, pack: Pack, noise: Tensor, shift: float) -> tuple[Tensor, Tensor]:
-        """Unreduced losses: ce [labels] and mse [latent tokens with a loss, 64]."""
-        losses = packed_losses(self.model, pack, noise, shift)
-        return losses.ce, losses.mse
+        """``Losses.sums`` of the pack."""
+        return packed_losses(self.model, pack, noise, shift).sums()

@@ -25,7 +25,7 @@ from core.data.records import open_picture, read_records
 from core.errors import RecordError
 from core.model.checkpoint import pick_device
 from core.model.vae import Autoencoder, flux_key, flux_shape
-from core.training.recipe import NOT_BINDING, fingerprint
+from core.training.recipe import binding
 from core.training.state import RunStates, begin_optimizer
 
 LONGEST_SIDE = 192
@@ -82,11 +82,10 @@ def _train(recipe: AutoencoderRecipe, states: RunStates) -> Path:
     )
     begin_optimizer(model, optimizer)
     state = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
-    done, binding = 0, {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}
-    binding = json.loads(json.dumps(binding | {"records": fingerprint(Path(recipe.records))}))
+    done, bound = 0, binding(recipe, "records")
     if states.steps():
         done = states.last()
-        states.check(done, binding)
+        states.check(done, bound)
         states.load(done, state)
         set_optimizer_state_dict(model, optimizer, state["optimizer"])
     print(f"{len(pictures)} pictures, {sum(p.numel() for p in model.parameters()) / 1e6:.2f} M parameters", flush=True)
@@ -106,7 +105,7 @@ def _train(recipe: AutoencoderRecipe, states: RunStates) -> Path:
             bar.set_postfix(loss=f"{loss.item():.4f}", psnr=f"{psnr:.2f}")
         if (step + 1) % recipe.save_every == 0 or step + 1 == recipe.steps:
             state = {"model": model.state_dict(), "optimizer": get_optimizer_state_dict(model, optimizer)}
-            states.save(step + 1, state, binding, keep=2)
+            states.save(step + 1, state, bound, keep=2)
     return _finish(model.cpu(), config, recipe, pictures, weights, np.random.default_rng([recipe.seed, recipe.steps]))
 
 

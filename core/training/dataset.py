@@ -9,7 +9,6 @@ from __future__ import annotations
 import random
 import sys
 from collections import OrderedDict
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,40 +22,12 @@ from core.data.tokenizer import Tokenizer
 from core.data.transforms import patchify, resize, to_tensor
 from core.errors import RecordError
 from core.model.unified import UnifiedModel
-from core.training.latents import PosteriorCache
+from core.training.latents import Crop, Posterior, PosteriorCache
 from core.training.recipe import TrainRecipe
 
 MOST_TRIES = 1000
 KEPT_PICTURES = 2 << 30
 """Bytes of decoded pictures that stay in memory."""
-MIRRORED = ("histopathology", "endoscopy", "OCT")
-"""Modalities in which left and right mean nothing."""
-
-
-@dataclass(frozen=True)
-class Crop:
-    """A part of a picture, as fractions of its sides; the first variant is the whole."""
-
-    left: float = 0.0
-    top: float = 0.0
-    right: float = 1.0
-    bottom: float = 1.0
-    mirrored: bool = False
-
-    @classmethod
-    def variant(cls, number: int, modality: str) -> Crop:
-        """The same for every picture, so that a source and its target stay aligned."""
-        if number == 0:
-            return cls()
-        rng = random.Random(number)
-        left, top, right, bottom = (round(rng.uniform(0, 0.08), 3) for _ in range(4))
-        return cls(left, top, 1 - right, 1 - bottom, number % 2 == 1 and modality in MIRRORED)
-
-    def of(self, image: PILImage.Image) -> PILImage.Image:
-        w, h = image.size
-        box = (round(self.left * w), round(self.top * h), round(self.right * w), round(self.bottom * h))
-        image = image if box == (0, 0, w, h) else image.crop(box)
-        return image.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
 
 
 class Pictures:
@@ -78,14 +49,14 @@ class Pictures:
         self, path: str, sha256: str, place: str, crop: Crop, noise: torch.Generator, *, loss: bool, droppable: bool
     ) -> LatentItem:
         """A sample of the picture's posterior."""
-        mean, std = self.cache.posterior(sha256, crop, lambda: self._for_autoencoder(path, place, crop))
+        mean, std = self.posterior(path, sha256, place, crop)
         z = mean.float() + std.float() * torch.randn(mean.shape, generator=noise)
         patch = self.config.latent_patch_size
         return LatentItem(patchify(z, patch), (z.shape[1] // patch, z.shape[2] // patch), loss, droppable)
 
-    def prepare(self, path: str, sha256: str, place: str, crop: Crop) -> None:
-        """Puts the picture's posterior into the cache."""
-        self.cache.posterior(sha256, crop, lambda: self._for_autoencoder(path, place, crop))
+    def posterior(self, path: str, sha256: str, place: str, crop: Crop) -> Posterior:
+        """Of a crop of the picture, from the cache or into it."""
+        return self.cache.posterior(sha256, crop, lambda: self._for_autoencoder(path, place, crop))
 
     def _for_autoencoder(self, path: str, place: str, crop: Crop) -> PILImage.Image:
         return resize(crop.of(open_picture(self.root, path, place)), self.config.vae_resize)
@@ -164,7 +135,7 @@ class PackMaker:
     def make(self, step: int, process: int, number: int) -> tuple[Pack, Tensor]:
         """A pack and the noise [n, 64] for its latent tokens.
 
-        It holds at least ``tokens_per_pack`` tokens, and at most an eighth more: a sample that does not fit closes it.
+        It closes when it has ``tokens_per_pack`` tokens, or before a sample that would take it an eighth beyond them.
         """
         rng = random.Random(f"{self.recipe.seed}/{step}/{process}/{number}")
         noise = torch.Generator().manual_seed(rng.getrandbits(62))

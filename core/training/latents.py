@@ -1,4 +1,4 @@
-"""Autoencoder posteriors of pictures, computed once and kept on disk.
+"""Crops of pictures, and their autoencoder posteriors, computed once and kept on disk.
 
 The autoencoder never trains, so a picture's posterior is a constant. Each picture is encoded alone: in a padded batch
 the borders of the smaller ones would change (spec section 11.5). Values are float16, on disk and without a cache, so
@@ -9,9 +9,10 @@ from __future__ import annotations
 
 import hashlib
 import os
+import random
 from collections.abc import Callable
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import torch
 from PIL import Image as PILImage
@@ -23,11 +24,36 @@ from core.data.transforms import to_tensor
 from core.errors import ImageError
 from core.model.unified import UnifiedModel
 
-if TYPE_CHECKING:
-    from core.training.dataset import Crop
-
 Posterior = tuple[Tensor, Tensor]
 """Scaled mean and standard deviation, each [z, h, w] in float16."""
+MIRRORED = ("histopathology", "endoscopy", "OCT")
+"""Modalities in which left and right mean nothing."""
+
+
+@dataclass(frozen=True)
+class Crop:
+    """A part of a picture, as fractions of its sides; the first variant is the whole."""
+
+    left: float = 0.0
+    top: float = 0.0
+    right: float = 1.0
+    bottom: float = 1.0
+    mirrored: bool = False
+
+    @classmethod
+    def variant(cls, number: int, modality: str) -> Crop:
+        """The same for every picture, so that a source and its target stay aligned."""
+        if number == 0:
+            return cls()
+        rng = random.Random(number)
+        left, top, right, bottom = (round(rng.uniform(0, 0.08), 3) for _ in range(4))
+        return cls(left, top, 1 - right, 1 - bottom, number % 2 == 1 and modality in MIRRORED)
+
+    def of(self, image: PILImage.Image) -> PILImage.Image:
+        w, h = image.size
+        box = (round(self.left * w), round(self.top * h), round(self.right * w), round(self.bottom * h))
+        image = image if box == (0, 0, w, h) else image.crop(box)
+        return image.transpose(PILImage.Transpose.FLIP_LEFT_RIGHT) if self.mirrored else image
 
 
 class PosteriorCache:

@@ -136,9 +136,13 @@ class TrainRecipe:
 
     def binding(self) -> dict:
         """What decides what is computed: the recipe's keys, as JSON gives them back, and the content of its files."""
-        values = {k: v for k, v in dataclasses.asdict(self).items() if k not in NOT_BINDING}
-        files = {"records": fingerprint(Path(self.records)), "init": fingerprint(Path(self.init))}
-        return json.loads(json.dumps(values)) | files
+        return binding(self, "records", "init")
+
+
+def binding(recipe, *files: str) -> dict:
+    """The recipe's keys but for ``NOT_BINDING``, as JSON gives them back, and fingerprints of those in ``files``."""
+    values = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}
+    return json.loads(json.dumps(values)) | {name: fingerprint(Path(getattr(recipe, name))) for name in files}
 
 
 def fingerprint(path: Path) -> str:

@@ -12,8 +12,9 @@ import math
 import re
 import signal
 import sys
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import nullcontext
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 
 import torch
@@ -26,7 +27,7 @@ from core.data.packing import Pack
 from core.data.records import read_records
 from core.errors import CheckpointError, SettingsError
 from core.model.checkpoint import Checkpoint, load, pick_device, save
-from core.model.objective import Objective
+from core.model.objective import Objective, normalised
 from core.model.unified import UnifiedModel
 from core.training import parallel
 from core.training.dataset import PackMaker, Pictures, Sampler, crops_of
@@ -150,17 +151,16 @@ class Trainer:
         rate = learning_rate(step, recipe)
         for group in self.optimizer.param_groups:
             group["lr"] = rate
-        counts = [float(sum(len(index) for index in part)) for part in zip(*_loss_places(packs), strict=True)]
-        ce_count, mse_count, stops = parallel.summed([*counts, float(self.stopping)], device)
-        ce_sum = mse_sum = 0.0
+        counts = [sum(len(packed.ce_index) for packed, _ in packs), sum(len(packed.mse_index) for packed, _ in packs)]
+        *counts, stops = parallel.summed([*map(float, counts), float(self.stopping)], device)
+        totals = [0.0, 0.0]
         for number, (packed, noise) in enumerate(packs):
             self._sync_gradients(last=number == len(packs) - 1)
             with torch.autocast(device.type, torch.bfloat16, enabled=recipe.bf16):
-                ce, mse = self.objective(packed, noise, recipe.timestep_shift)
-            ce, mse = ce.sum(), mse.mean(-1).sum() if mse.numel() else mse.sum()
-            loss = recipe.ce_weight * ce / max(1, ce_count) + recipe.mse_weight * mse / max(1, mse_count)
+                sums = self.objective(packed, noise, recipe.timestep_shift)
+            loss = normalised(sums, counts, (recipe.ce_weight, recipe.mse_weight))
             (loss * parallel.world()).backward()  # FSDP takes the mean over processes
-            ce_sum, mse_sum = ce_sum + ce.detach(), mse_sum + mse.detach()
+            totals = [total + part.detach() for total, part in zip(totals, sums, strict=True)]
             if monitor is not None:
                 monitor.count(len(packed.layout.und), len(packed.layout.gen), len(packed.vit_index))
         norm = float(parallel.full(nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip)))
@@ -175,11 +175,9 @@ class Trainer:
             torch._foreach_lerp_(average, current, 1 - recipe.ema_decay)
         if monitor is None and not dist.is_initialized():
             return {}, stops > 0
-        ce_sum, mse_sum = parallel.summed([float(ce_sum), float(mse_sum)], device)
-        values = {"learning_rate": rate, "gradient_norm": norm}
-        values |= {"ce": ce_sum / ce_count} if ce_count else {}
-        values |= {"mse": mse_sum / mse_count} if mse_count else {}
-        return values, stops > 0
+        totals = parallel.summed([float(total) for total in totals], device)
+        means = {k: total / count for k, total, count in zip(("ce", "mse"), totals, counts, strict=True) if count}
+        return {"learning_rate": rate, "gradient_norm": norm} | means, stops > 0
 
     def _sync_gradients(self, *, last: bool) -> None:
         """Gradients of a step are exchanged once, after its last pack."""
@@ -217,11 +215,11 @@ class Trainer:
             if record.main_task_type in ("generation", "interleaved"):
                 for path, digest in zip(record.images, record.sha256, strict=True):
                     for crop in crops_of(record, self.recipe.variants):
-                        jobs.setdefault((digest, crop), (path, record.place))
+                        jobs.setdefault(cache.path(digest, crop), (path, digest, record.place, crop))
         mine = list(jobs.items())[parallel.rank() :: parallel.world()]
-        mine = [(key, job) for key, job in mine if not cache.path(*key).is_file()]
-        for (digest, crop), (path, place) in tqdm(mine, desc="latents", disable=not mine or parallel.rank() > 0):
-            self.maker.pictures.prepare(path, digest, place, crop)
+        mine = [job for path, job in mine if not path.is_file()]
+        for job in tqdm(mine, desc="latents", disable=not mine or parallel.rank() > 0):
+            self.maker.pictures.posterior(*job)
         if dist.is_initialized():
             dist.barrier()
 
@@ -233,23 +231,22 @@ class Trainer:
             sample_grid(self.checkpoint, self.out / "samples" / f"step-{step:08d}.webp")
 
 
-class averaged:
+@contextmanager
+def averaged(trained: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> Iterator[None]:
     """Puts the averaged weights into the model for the time of a ``with`` block."""
+    backup = {name: p.detach().clone() for name, p in trained.items()}
+    put(trained, ema)
+    try:
+        yield
+    finally:
+        put(trained, backup)
 
-    def __init__(self, trained: dict[str, nn.Parameter], ema: dict[str, Tensor]) -> None:
-        self.trained, self.ema = trained, ema
 
-    def __enter__(self) -> None:
-        self.backup = {name: p.detach().clone() for name, p in self.trained.items()}
-        self._put(self.ema)
-
-    def __exit__(self, *_: object) -> None:
-        self._put(self.backup)
-
-    @torch.no_grad()
-    def _put(self, weights: dict[str, Tensor]) -> None:
-        for name, p in self.trained.items():
-            p.copy_(weights[name])
+@torch.no_grad()
+def put(trained: dict[str, nn.Parameter], weights: dict[str, Tensor]) -> None:
+    """Copies weights into the parameters of their names."""
+    for name, p in trained.items():
+        p.copy_(weights[name])
 
 
 def choose_trained(model: UnifiedModel, recipe: TrainRecipe) -> dict[str, nn.Parameter]:
@@ -276,10 +273,6 @@ def add_adapters(model: UnifiedModel, recipe: TrainRecipe):
     torch.manual_seed(recipe.seed)
     config = LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=recipe.lora_targets)
     return get_peft_model(model, config)
-
-
-def _loss_places(packs: list[tuple[Pack, Tensor]]) -> list[tuple[Tensor, Tensor]]:
-    return [(packed.ce_index, packed.mse_index) for packed, _ in packs]
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:
@@ -314,9 +307,7 @@ def consolidate_run(recipe: TrainRecipe) -> Path:
         raise CheckpointError(what, value=sorted(trained.keys() ^ names)[0], remedy="Consolidate with the run's recipe")
     ema = {name: torch.empty_like(p.detach()) for name, p in trained.items()}
     states.load(step, {"ema": ema}, alone=True)
-    with torch.no_grad():
-        for name, p in trained.items():
-            p.copy_(ema[name])
+    put(trained, ema)
     if adapters is not None:
         adapters.save_pretrained(str(out / "adapter"))
         model = adapters.merge_and_unload()

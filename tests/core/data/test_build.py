@@ -10,10 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from core.data.build import BuildOptions, Stored, _counterfactuals, _records, build
+from core.data.build import BuildOptions, Stored, _counterfactuals, _records, build, phantoms
 from core.data.check import check
 from core.data.manifest import COLUMNS, About, pictures, read_manifest, stain_pictures
-from core.data.oct_phantom import FINDINGS, b_scan, phantoms
+from core.data.oct_phantom import FINDINGS, b_scan
 from core.data.records import SPLITS, PictureStore, open_picture, pseudonym, read_records
 from core.data.stains import Section, registered_tiles
 from core.data.templates import Finding, caption, questions, report

@@ -105,7 +105,7 @@ def test_packed_and_unpacked_losses_and_gradients_are_equal(recipe):
     assert total == pytest.approx(float(losses.total().detach()), rel=1e-5)
     for name, gradient in expected.items():
         found = trainer.trained[name].grad
-        assert (found - gradient).abs().max() <= 1e-5 * max(1, gradient.abs().max()), name
+        assert (found - gradient).abs().max() <= 1e-5 * gradient.abs().max() + 1e-8, name
 
 
 def test_accumulation_is_one_large_batch(recipe, tmp_path):
@@ -115,7 +115,7 @@ def test_accumulation_is_one_large_batch(recipe, tmp_path):
     counts = [sum(len(getattr(p, name)) for p, _ in packs) for name in ("ce_index", "mse_index")]
     for packed, noise in packs:
         ce, mse = trainer.objective(packed, noise, 1.0)
-        (ce.sum() / counts[0] + mse.mean(-1).sum() / counts[1]).backward()
+        (ce / counts[0] + mse / counts[1]).backward()
     norm = torch.nn.utils.get_total_norm([p.grad for p in trainer.trained.values() if p.grad is not None])
     trainer.model.zero_grad(set_to_none=True)
     values, _ = trainer._step(0, packs, _Silent())
@@ -133,7 +133,7 @@ def test_recomputed_layers_give_the_same_gradients(recipe):
         trainer = Trainer(recipe(recompute_every=every))
         (packed, noise), = trainer._packs(0)
         ce, mse = trainer.objective(packed, noise, 1.0)
-        (ce.sum() + mse.sum()).backward()
+        (ce + mse).backward()
         gradients.append({name: p.grad for name, p in trainer.trained.items() if p.grad is not None})
     assert gradients[0].keys() == gradients[1].keys()
     assert all(torch.equal(value, gradients[1][name]) for name, value in gradients[0].items())
