@@ -38,3 +38,7 @@ class CheckpointError(UniMedError):
 
 class RecordError(UniMedError):
     """A line of a records file, or a file that it names, that cannot be used. ``what`` starts with FILE:LINE."""
+
+
+class BusyError(UniMedError):
+    """A request that the model has no room for now."""

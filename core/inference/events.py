@@ -8,6 +8,17 @@ from core.sequence import Image, Segment
 
 
 @dataclass(frozen=True)
+class Waiting:
+    """The request is the ``position``-th that waits for the model, from 1, and will have it in about ``seconds``.
+
+    ``seconds`` is None until the first answer has shown how fast the machine is.
+    """
+
+    position: int
+    seconds: float | None
+
+
+@dataclass(frozen=True)
 class TextDelta:
     """New characters of the text that is being written."""
 
@@ -42,4 +53,4 @@ class Stopped:
     """The generation ended because it was asked to; what came before stays valid."""
 
 
-Event = TextDelta | ImageProgress | ImagePreview | SegmentDone | Stopped
+Event = Waiting | TextDelta | ImageProgress | ImagePreview | SegmentDone | Stopped

@@ -1,17 +1,13 @@
 """Runs turns and yields typed events.
 
-Each turn is a coroutine that asks for packed steps of the model: it yields a list of pieces and is sent their
-results, and yields events in between. The driver gathers the pieces of all turns into one forward pass. So
-one turn or many, prefill, decoding, or the guidance branches of a denoising step are all the same call.
+Each turn is a program that asks for packed steps of the model; the driver gathers the pieces of all turns into one
+forward pass. One turn or many, prefill, decoding, or the guidance branches of a denoising step are all the same call.
 """
 
 from __future__ import annotations
 
-from collections.abc import Generator as Coroutine
 from collections.abc import Iterator
-from contextlib import suppress
 from threading import Event as Flag
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -19,6 +15,7 @@ from torch import Tensor
 from core.config import ImageSampling, ModelConfig, TextSampling
 from core.data.transforms import patchify, position_ids, resize, resized_size, to_image, to_tensor, unpatchify
 from core.errors import PromptError, SettingsError
+from core.inference.driver import Driver, Ended, Program
 from core.inference.events import Event, ImagePreview, ImageProgress, SegmentDone, Stopped, TextDelta
 from core.inference.session import Contexts, Session, Turn
 from core.model.cache import KVCache
@@ -26,9 +23,6 @@ from core.model.checkpoint import Checkpoint
 from core.model.flow import active_scales, guided, schedule
 from core.model.unified import LatentPiece, Piece, TextPiece, ViTPiece
 from core.sequence import Image, Segment, Text
-
-Results = list[Tensor | None]
-Program = Coroutine[list[Piece] | Event, Results, Any]
 
 THINK_PROMPTS = {
     "text": "You should first think about the reasoning process in the mind and then provide the user with the "
@@ -64,11 +58,9 @@ class Generator:
         """The events of several turns that run packed, each with the index of its turn."""
         if len({id(turn.session) for turn in turns}) < len(turns):
             raise PromptError("Two turns of one conversation cannot run side by side", remedy="Run them in order")
-        for turn in turns:
-            self._check(turn)
-        return self.drive([self._program(turn) for turn in turns], stop)
+        return self.drive([self.program(turn) for turn in turns], stop)
 
-    def _check(self, turn: Turn) -> None:
+    def check(self, turn: Turn) -> None:
         """Refuses a turn that cannot be run, before anything has been."""
         if not turn.outputs or any(output not in ("text", "image") for output in turn.outputs):
             raise PromptError("Outputs must be a list of 'text' and 'image'", value=turn.outputs)
@@ -81,41 +73,37 @@ class Generator:
         if "image" in turn.outputs:
             self.latent_grid(self.image_size(turn))
 
+    def program(self, turn: Turn) -> Program:
+        """A turn as what a ``Driver`` runs.
+
+        Raises:
+            PromptError, SettingsError: the turn cannot be run; nothing has been.
+        """
+        self.check(turn)
+        return self._program(turn)
+
+    def driver(self) -> Driver:
+        return Driver(self.model, self.tokenizer)
+
     def drive(self, programs: list[Program], stop: Flag | None = None) -> Iterator[tuple[int, Event]]:
-        """Advances all programs to their next request, answers the requests in one forward pass, repeats."""
-        running = dict(enumerate(programs))
-        inbox: dict[int, Results | None] = dict.fromkeys(running)
+        """Runs all programs to their ends; the failure of one is the failure of all."""
+        driver = self.driver()
+        for index, program in enumerate(programs):
+            driver.add(index, program)
         try:
-            while running:
+            while driver.running:
                 if stop is not None and stop.is_set():
-                    yield from ((index, Stopped()) for index in running)
+                    yield from ((index, Stopped()) for index in driver.running)
                     return
-                requests: dict[int, list[Piece]] = {}
-                for index in list(running):
-                    while index in running and index not in requests:
-                        try:
-                            item = running[index].send(inbox[index])
-                        except StopIteration:
-                            del running[index]
-                            break
-                        inbox[index] = None
-                        if isinstance(item, list):
-                            requests[index] = item
-                        else:
-                            yield index, item
-                if requests:
-                    packed = [piece for pieces in requests.values() for piece in pieces]
-                    results = iter(self.model.step(packed, self.tokenizer.soi, self.tokenizer.eoi))
-                    for index, pieces in requests.items():
-                        inbox[index] = [next(results) for _ in pieces]
-        except Exception as error:
-            for program in running.values():
-                with suppress(Exception):
-                    program.throw(error)  # each takes its conversation back to where it was
-            raise
+                for index, event in driver.step():
+                    if not isinstance(event, Ended):
+                        yield index, event
+                    elif event.error is not None:
+                        driver.fail(event.error)
+                        raise event.error
         finally:
-            for program in running.values():
-                program.close()
+            for index in driver.running:
+                driver.close(index)
 
     def _program(self, turn: Turn) -> Program:
         """Reads the turn's inputs, then writes or draws its outputs one after the other."""

@@ -1,0 +1,248 @@
+"""One model, many clients: a queue in front of the generator, and one thread that drives it.
+
+- Waiting requests run packed with those that run already, up to ``Limits.running``.
+- Fair: a client's next request waits behind the first ones of all others, however many it has sent.
+- Cancelling ends a request before the next step of the model.
+- Bounded: so many requests wait in all and for each client, so many idle conversations keep their keys and values.
+"""
+
+from __future__ import annotations
+
+import time
+import weakref
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from queue import SimpleQueue
+from threading import Condition, Thread
+
+from core.errors import BusyError
+from core.inference.driver import Driver, Ended
+from core.inference.events import Event, Stopped, Waiting
+from core.inference.generator import Generator
+from core.inference.session import Session, Turn
+
+
+@dataclass(frozen=True)
+class Limits:
+    """How much the service takes on.
+
+    Attributes:
+        running: requests that share a forward pass. Four take 1.6 times as many pictures through two cores as one.
+        waiting: requests that may wait, of all clients.
+        client: requests of one client, waiting and running.
+        conversations: idle conversations whose keys and values stay in memory; the others are read again when they
+            go on, with the same result.
+    """
+
+    running: int = 4
+    waiting: int = 256
+    client: int = 8
+    conversations: int = 16
+
+
+@dataclass(eq=False)
+class Request:
+    """A turn on its way. Iterate over it for its events; leaving the loop early, or ``cancel``, frees the model."""
+
+    service: Service = field(repr=False)
+    client: str
+    generator: Generator = field(repr=False)
+    turn: Turn = field(repr=False)
+    kind: tuple
+    """What takes about the same time: outputs and steps."""
+    rank: int = 0
+    """The client's requests that were there before it."""
+    seconds: float = 0.0
+    """The model's time that it has had; a step is shared equally by those that ran in it."""
+    cancelled: bool = False
+    told: Waiting | None = None
+    _events: SimpleQueue = field(default_factory=SimpleQueue, repr=False)
+
+    def put(self, event: Event | Ended) -> None:
+        self._events.put(event)
+
+    def __iter__(self) -> Iterator[Event]:
+        try:
+            while not isinstance(event := self._events.get(), Ended):
+                yield event
+        finally:
+            self.cancel()  # does nothing to a request that has ended
+        if event.error is not None:
+            raise event.error
+
+    def cancel(self) -> None:
+        self.service.cancel(self)
+
+
+class Service:
+    """Owns the model's thread. ``submit`` from any thread; ``close`` when the program ends."""
+
+    def __init__(self, limits: Limits | None = None) -> None:
+        self.limits = limits or Limits()
+        self._changed = Condition()
+        self._waiting: list[Request] = []
+        self._running: list[Request] = []
+        self._closing = False
+        self._drivers: dict[int, Driver] = {}
+        self._seconds: dict[tuple, float] = {}
+        self._kept: list[weakref.ref[Session]] = []
+        self._thread = Thread(target=self._work, name="model", daemon=True)
+        self._thread.start()
+
+    def submit(self, client: str, generator: Generator, turn: Turn) -> Request:
+        """Puts a turn into the queue. It is checked first, so that a wrong one does not wait.
+
+        Args:
+            client: whoever should have its fair share, such as the key of a browser tab.
+
+        Raises:
+            PromptError, SettingsError: the turn cannot be run.
+            BusyError: the queue is full, or the client's part of it, or the program is about to end.
+        """
+        generator.check(turn)
+        kind = (turn.outputs, turn.image.num_timesteps if "image" in turn.outputs else turn.text.max_new_tokens)
+        request = Request(self, client, generator, turn, kind)
+        with self._changed:
+            if self._closing:
+                raise _closing()
+            if len(self._waiting) >= self.limits.waiting:
+                raise BusyError(
+                    f"{len(self._waiting)} requests wait for the model already", remedy="Try again in a minute"
+                )
+            if self._of(client) >= self.limits.client:
+                raise BusyError(
+                    f"You have {self.limits.client} requests under way", remedy="Wait until one of them has ended"
+                )
+            request.rank = self._of(client)
+            self._waiting.append(request)
+            self._waiting.sort(key=lambda r: r.rank)  # stable: first come, first served within a rank
+            self._tell()
+            self._changed.notify()
+        return request
+
+    def cancel(self, request: Request) -> None:
+        """Takes a waiting request out of the queue, or ends a running one before its next step."""
+        with self._changed:
+            request.cancelled = True
+            if request in self._waiting:
+                self._leave(self._waiting, request)
+                request.put(Stopped())
+                request.put(Ended())
+
+    def close(self, seconds: float = 30.0) -> None:
+        """Lets running requests end, for at most so long, and tells the waiting ones that they will not be run."""
+        with self._changed:
+            self._closing = True
+            for request in self._waiting:
+                request.put(Ended(_closing()))
+            self._waiting.clear()
+            self._changed.notify()
+        self._thread.join(seconds)
+        with self._changed:
+            for request in self._running:
+                request.cancelled = True
+        self._thread.join(seconds)
+
+    def load(self) -> tuple[int, int]:
+        """How many requests run and wait now."""
+        with self._changed:
+            return len(self._running), len(self._waiting)
+
+    # The model's thread
+
+    def _work(self) -> None:
+        while True:
+            with self._changed:
+                while not (self._waiting or self._running or self._closing):
+                    self._changed.wait()
+                self._admit()
+                if self._closing and not self._running:
+                    return
+            self._step()
+
+    def _admit(self) -> None:
+        """Ends what was cancelled, then lets waiting requests join."""
+        for request in [r for r in self._running if r.cancelled]:
+            self._drivers[id(request.generator)].close(request)
+            request.put(Stopped())
+            self._end(request, Ended())
+        busy = {id(request.turn.session) for request in self._running}
+        for request in list(self._waiting):
+            if len(self._running) >= self.limits.running:
+                break
+            if id(request.turn.session) in busy:
+                continue
+            self._waiting.remove(request)
+            self._running.append(request)
+            busy.add(id(request.turn.session))
+            try:
+                program = request.generator.program(request.turn)
+            except Exception as error:  # its conversation has changed since it was checked
+                self._end(request, Ended(error))
+                continue
+            self._drivers.setdefault(id(request.generator), request.generator.driver()).add(request, program)
+            self._tell()
+
+    def _step(self) -> None:
+        """One step of every model that has something to do."""
+        for driver in [d for d in self._drivers.values() if d.running]:
+            sharing, start = driver.running, time.perf_counter()
+            for request, event in driver.step():
+                if isinstance(event, Ended):
+                    with self._changed:
+                        self._end(request, event)
+                else:
+                    request.put(event)
+            share = (time.perf_counter() - start) / len(sharing)
+            for request in sharing:
+                request.seconds += share
+
+    def _end(self, request: Request, event: Ended) -> None:
+        if event.error is None and not request.cancelled:
+            known = self._seconds.get(request.kind, request.seconds)
+            self._seconds[request.kind] = known + 0.2 * (request.seconds - known)
+        self._leave(self._running, request)
+        self._keep(request.turn.session)
+        request.put(event)
+
+    def _keep(self, session: Session) -> None:
+        """Lets the conversations that were longest idle forget their keys and values."""
+        others = [ref for ref in self._kept if ref() is not None and ref() is not session]
+        self._kept = [*others, weakref.ref(session)]
+        while len(self._kept) > self.limits.conversations:
+            if (idle := self._kept.pop(0)()) is not None:
+                idle.contexts = None
+
+    # The queue; the lock is held
+
+    def _of(self, client: str) -> int:
+        return Counter(request.client for request in [*self._waiting, *self._running])[client]
+
+    def _leave(self, place: list[Request], request: Request) -> None:
+        """Takes a request out; the later ones of its client move up."""
+        place.remove(request)
+        for other in self._waiting:
+            if other.client == request.client and other.rank > request.rank:
+                other.rank -= 1
+        self._waiting.sort(key=lambda r: r.rank)
+        self._tell()
+
+    def _tell(self) -> None:
+        """Tells every waiting request where it stands, where that has changed."""
+        ahead = sum(max(0.0, self._cost(request) - request.seconds) for request in self._running)
+        for position, request in enumerate(self._waiting, start=1):
+            if request.told is None or request.told.position != position:
+                request.told = Waiting(position, ahead if self._seconds else None)
+                request.put(request.told)
+            ahead += self._cost(request)
+
+    def _cost(self, request: Request) -> float:
+        """The model's seconds that a request of this kind takes; the mean of all kinds until one has been seen."""
+        if not self._seconds:
+            return 0.0
+        return self._seconds.get(request.kind, sum(self._seconds.values()) / len(self._seconds))
+
+
+def _closing() -> BusyError:
+    return BusyError("The server is about to stop and takes no more requests", remedy="Send it again in a minute")
