@@ -23,6 +23,7 @@ FLOORS = (
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # They run on machines that have no torch, and a page of the studio must open in a second.
 TORCH_FREE = ("core.config", "core.errors", "core.sequence", "core.tasks", "core.data.images", "core.data.dicom")
+TORCH_FREE += ("core.data.stack", "core.tasks.regions")
 TORCH_FREE_LATER = ("core.feedback", "studio")  # from the day they exist
 
 

@@ -1,35 +1,32 @@
 """DICOM in: one frame as an 8-bit RGB picture, without anything that says who the patient is.
 
 The order is that of PS3.4 N.2: stored values, modality transformation, window or VOI LUT, MONOCHROME1 inversion.
-Decoding is pydicom's, with pylibjpeg for compressed transfer syntaxes. The header is reduced by
-``core.data.deidentify`` before anything else looks at it, and no error quotes a text from the file.
+The header is reduced by ``core.data.deidentify`` before anything else looks at it, and no error quotes a text from
+the file.
 """
 
 from __future__ import annotations
 
 import struct
 import zlib
+from dataclasses import dataclass
 from typing import BinaryIO
 
 import numpy as np
 from PIL import Image as PILImage
 from pydicom import dcmread
 from pydicom.dataset import Dataset
-from pydicom.encaps import get_frame
-from pydicom.errors import InvalidDicomError
 from pydicom.filereader import _read_file_meta_info, read_preamble
-from pydicom.pixels import apply_color_lut, get_decoder
 from pydicom.uid import (
     DeflatedExplicitVRLittleEndian,
     ExplicitVRBigEndian,
     ExplicitVRLittleEndian,
     ImplicitVRLittleEndian,
-    JPEG2000TransferSyntaxes,
 )
 
 from core.data import deidentify
-from core.data.codestream import check_codestream
-from core.data.dicom_header import modality_transform, numbers, orientation_note, padding_range, spacing, voi_transform
+from core.data.dicom_header import display, modality_transform, numbers, orientation_note, spacing, voi_transform
+from core.data.dicom_pixels import COLOUR, GREY, J2K_COLOUR, READ_ERRORS, colour, decode
 from core.data.greyscale import render
 from core.data.quiet import quiet_libraries
 from core.errors import ImageError
@@ -41,18 +38,34 @@ MAX_PIXELS = 100_000_000
 # A deflated file unpacks in memory as a whole, up to a thousandfold.
 MAX_INFLATED_BYTES = 1 << 30
 
+COLOUR_HAS_NO_WINDOW = "The window does not apply to a colour picture and was not used"
 _REPAIR = "Export the file again from its source"
-_GREY = ("MONOCHROME1", "MONOCHROME2")
-_COLOUR = ("RGB", "YBR_FULL", "YBR_FULL_422")
-_J2K_COLOUR = ("YBR_RCT", "YBR_ICT")
-_PIXEL_KEYWORDS = ("PixelData", "FloatPixelData", "DoubleFloatPixelData")
 _REQUIRED = ("Rows", "Columns", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated")
-# What pydicom, its decoders and zlib raise on a damaged file.
-_READ_ERRORS = (*deidentify.HEADER_ERRORS, InvalidDicomError, RuntimeError, AssertionError, MemoryError, zlib.error)
 _FIRST_GROUPS = (0x0002, 0x0004, 0x0008)
 _VALUE_REPRESENTATIONS = frozenset(
     b"AE AS AT CS DA DS DT FD FL IS LO LT OB OD OF OL OV OW PN SH SL SQ SS ST SV TM UC UI UL UN UR US UT UV".split()
 )
+
+
+@dataclass(frozen=True)
+class Opened:
+    """A checked DICOM file without anything that identifies the patient; its frames are not decoded yet.
+
+    Attributes:
+        header: what ``deidentify.strip`` let pass, pixel data included.
+        frames: how many there are.
+        removed: names of the identifying attributes left behind.
+        notes: what had to be assumed.
+    """
+
+    header: Dataset
+    frames: int
+    removed: tuple[str, ...]
+    notes: tuple[str, ...]
+
+    @property
+    def grey(self) -> bool:
+        return self.header.PhotometricInterpretation in GREY
 
 
 def looks_like_dicom(head: bytes) -> bool:
@@ -85,8 +98,8 @@ def frame_count(file: BinaryIO) -> int:
         ImageError: the file is damaged or holds no picture.
     """
     with quiet_libraries():
-        header, _ = deidentify.strip(_read_dataset(file, header_only=True))
-        return _check_header(header)
+        header, _ = deidentify.strip(read_dataset(file, header_only=True))
+        return check_header(header)
 
 
 def read(file: BinaryIO, *, frame: int = 0, window: tuple[float, float] | None = None) -> Image:
@@ -104,38 +117,56 @@ def read(file: BinaryIO, *, frame: int = 0, window: tuple[float, float] | None =
         ImageError: the file is damaged, inconsistent, too large, not supported, or has no such frame.
     """
     with quiet_libraries():
-        header, _ = deidentify.strip(_read_dataset(file, header_only=True))
-        frames = _check_header(header)
+        frames = frame_count(file)
         if not 0 <= frame < frames:
             raise ImageError(
                 "The frame does not exist", value=frame, remedy=f"Choose 0 to {frames - 1}; the file has {frames}"
             )
-        clean, removed = deidentify.strip(_read_dataset(file, header_only=False))
-        frames = _check_header(clean)  # again: an element behind the pixels may replace one before them
-        notes = [f"Frame {frame + 1} of {frames}"] if frames > 1 else []
-        notes += _complete_transfer_syntax(clean)
-        stored, bits = _decode(clean, frame, frames)
-        rgb_HWC, drawing = _draw(clean, frame, stored, bits, window)
-        spacing_mm, measured = spacing(clean, frame)
-        notes += drawing + measured
-        notes += filter(None, (orientation_note(clean, frame), deidentify.burned_in_note(clean)))
-        notes.append(f"Transfer syntax: {clean.file_meta.TransferSyntaxUID.name}")
+        opened = load(file)
+        notes = [f"Frame {frame + 1} of {opened.frames}"] if opened.frames > 1 else []
+        stored, bits = decode(opened.header, frame, opened.frames)
+        rgb_HWC, drawing = _draw(opened, frame, stored, bits, window)
+        spacing_mm, facts = geometry(opened, frame)
     return Image(
         pixels=PILImage.fromarray(rgb_HWC),
         spacing_mm=spacing_mm,
-        modality=deidentify.modality(clean),
-        notes=tuple(notes),
-        removed=removed,
+        modality=deidentify.modality(opened.header),
+        notes=(*notes, *opened.notes, *drawing, *facts),
+        removed=opened.removed,
     )
 
 
-def _read_dataset(file: BinaryIO, *, header_only: bool) -> Dataset:
+def load(file: BinaryIO) -> Opened:
+    """Read a whole file, leave behind what identifies the patient, and check the rest. Nothing is decoded.
+
+    Raises:
+        ImageError: the file is damaged, inconsistent or too large, or holds no picture.
+    """
+    with quiet_libraries():
+        clean, removed = deidentify.strip(read_dataset(file, header_only=False))
+        frames = check_header(clean)  # again: an element behind the pixels may replace one before them
+        return Opened(clean, frames, removed, tuple(_complete_transfer_syntax(clean)))
+
+
+def geometry(opened: Opened, frame: int) -> tuple[tuple[float, float] | None, list[str]]:
+    """Distance between pixel centres as (row, column) in mm or None, and notes on it, the edges and the file."""
+    spacing_mm, notes = spacing(opened.header, frame)
+    notes += filter(None, (orientation_note(opened.header, frame), deidentify.burned_in_note(opened.header)))
+    return spacing_mm, [*notes, f"Transfer syntax: {opened.header.file_meta.TransferSyntaxUID.name}"]
+
+
+def read_dataset(file: BinaryIO, *, header_only: bool) -> Dataset:
+    """The dataset as it is in the file, identifiers included: nothing of it may leave without ``deidentify.strip``.
+
+    Raises:
+        ImageError: the file is damaged, or would unpack to too much.
+    """
     file.seek(0)
     _check_deflated(file)
     file.seek(0)
     try:
         return dcmread(file, stop_before_pixels=header_only, force=True)
-    except _READ_ERRORS:
+    except READ_ERRORS:
         raise ImageError("The DICOM file is damaged and cannot be read", remedy=_REPAIR) from None
 
 
@@ -144,7 +175,7 @@ def _check_deflated(file: BinaryIO) -> None:
     try:
         read_preamble(file, force=True)
         syntax = _read_file_meta_info(file).get("TransferSyntaxUID")  # the data start where this has stopped
-    except _READ_ERRORS:
+    except READ_ERRORS:
         raise ImageError("The DICOM file is damaged and cannot be read", remedy=_REPAIR) from None
     if syntax != DeflatedExplicitVRLittleEndian:
         return
@@ -164,8 +195,12 @@ def _check_deflated(file: BinaryIO) -> None:
         raise ImageError("The deflated DICOM file ends early", remedy="Transfer the file again")
 
 
-def _check_header(header: Dataset) -> int:
-    """Check what decoding relies on, and return the number of frames."""
+def check_header(header: Dataset) -> int:
+    """Check what decoding relies on, and return the number of frames.
+
+    Raises:
+        ImageError: an attribute is missing or impossible, or the picture is too large.
+    """
     missing = [keyword for keyword in _REQUIRED if header.get(keyword) in (None, "")]
     if "Rows" in missing and "Columns" in missing:
         raise ImageError(
@@ -193,10 +228,10 @@ def _check_header(header: Dataset) -> int:
             remedy=_REPAIR,
         )
     photometric = header.PhotometricInterpretation
-    known = (*_GREY, "PALETTE COLOR", *_COLOUR, *_J2K_COLOUR)
+    known = (*GREY, "PALETTE COLOR", *COLOUR, *J2K_COLOUR)
     if photometric not in known:
         raise ImageError("The photometric interpretation is not supported", remedy=f"Supported are {', '.join(known)}")
-    if samples != (3 if photometric in _COLOUR + _J2K_COLOUR else 1):
+    if samples != (3 if photometric in COLOUR + J2K_COLOUR else 1):
         raise ImageError(f"{photometric} cannot have this many samples a pixel", value=samples, remedy=_REPAIR)
     return frames
 
@@ -219,59 +254,15 @@ def _complete_transfer_syntax(header: Dataset) -> list[str]:
     return ["The file does not state its transfer syntax; it was inferred"]
 
 
-def _decode(header: Dataset, frame: int, frames: int) -> tuple[np.ndarray, int]:
-    """Stored values of one frame, (rows, columns) or (rows, columns, 3 of RGB), and the bits of a sample."""
-    present = [keyword for keyword in _PIXEL_KEYWORDS if keyword in header]
-    if len(present) != 1:
-        raise ImageError("The DICOM file has no pixel data, or ends before them", remedy="Transfer the file again")
-    syntax = header.file_meta.TransferSyntaxUID
-    photometric = header.PhotometricInterpretation
-    if photometric in _J2K_COLOUR and syntax not in JPEG2000TransferSyntaxes:
-        raise ImageError(f"{photometric} needs a JPEG 2000 transfer syntax", remedy=_REPAIR)
-    try:
-        decoder = get_decoder(syntax)
-    except NotImplementedError:
-        raise ImageError(
-            "The transfer syntax is not supported (video, for example)", remedy="Export the picture uncompressed"
-        ) from None
-    try:
-        if syntax.is_encapsulated:
-            offsets = (
-                (header.ExtendedOffsetTable, header.ExtendedOffsetTableLengths)
-                if ("ExtendedOffsetTable" in header and "ExtendedOffsetTableLengths" in header)
-                else None
-            )
-            encoded = get_frame(header.PixelData, frame, number_of_frames=frames, extended_offsets=offsets)
-            check_codestream(encoded, syntax, (header.Rows, header.Columns, header.SamplesPerPixel))
-        stored, properties = decoder.as_array(header, index=frame)
-    except _READ_ERRORS:
-        raise ImageError(
-            f"The pixel data cannot be decoded ({syntax.name}): damaged, cut short, or not what the header says",
-            remedy="Transfer the file again, or export it uncompressed",
-        ) from None
-    expected = (header.Rows, header.Columns) + ((3,) if header.SamplesPerPixel == 3 else ())
-    if stored.shape != expected or properties["photometric_interpretation"] not in (photometric, "RGB"):
-        raise ImageError("The decoded picture is not what the header says", value=stored.shape, remedy=_REPAIR)
-    return stored, int(properties.get("bits_stored", properties["bits_allocated"]))
-
-
 def _draw(
-    header: Dataset, frame: int, stored: np.ndarray, bits: int, window: tuple[float, float] | None
+    opened: Opened, frame: int, stored: np.ndarray, bits: int, window: tuple[float, float] | None
 ) -> tuple[np.ndarray, list[str]]:
     """Stored values to uint8 RGB, (rows, columns, 3), with notes."""
-    if header.PhotometricInterpretation in _GREY:
-        grey_HW, notes = _draw_grey(header, frame, stored, window)
+    if opened.grey:
+        grey_HW, notes = _draw_grey(opened.header, frame, stored, window)
         return np.repeat(grey_HW[..., None], 3, axis=2), notes
-    notes = ["The window does not apply to a colour picture and was not used"] if window is not None else []
-    if stored.dtype.kind != "u":
-        raise ImageError("A colour picture cannot have signed or floating-point samples", remedy=_REPAIR)
-    if header.PhotometricInterpretation == "PALETTE COLOR":
-        stored, bits = _apply_palette(header, stored)
-        notes.append("Colour palette of the file applied")
-    if bits == 8:
-        return stored.astype(np.uint8), notes
-    notes.append(f"{bits}-bit colour scaled to 8 bits")
-    return np.rint(np.minimum(stored / (2**bits - 1), 1) * 255).astype(np.uint8), notes
+    rgb_HWC, notes = colour(opened.header, stored, bits)
+    return rgb_HWC, [COLOUR_HAS_NO_WINDOW, *notes] if window is not None else notes
 
 
 def _draw_grey(
@@ -279,35 +270,6 @@ def _draw_grey(
 ) -> tuple[np.ndarray, list[str]]:
     modality, notes = modality_transform(header, frame)
     voi, voi_notes = voi_transform(header, frame, window, stored_HW, modality)
-    notes += voi_notes
-    photometric, shape = header.PhotometricInterpretation, str(header.get("PresentationLUTShape") or "").strip()
-    if shape not in ("", "IDENTITY", "INVERSE"):
-        raise ImageError("The presentation LUT shape is not supported", remedy="Supported are IDENTITY and INVERSE")
-    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
-        notes.append(f"{photometric} and presentation LUT shape {shape} contradict each other; drawn inverted")
-    invert = photometric == "MONOCHROME1" or shape == "INVERSE"
-    if invert:
-        notes.append("Drawn inverted: the lowest value is white")
-    padding = padding_range(header)
-    if padding is not None:
-        values = " to ".join(f"{value:.10g}" for value in dict.fromkeys(padding))
-        notes.append(f"Padding of {values} drawn black")
-    return render(stored_HW, modality, voi, padding=padding, invert=invert), notes
-
-
-def _apply_palette(header: Dataset, stored_HW: np.ndarray) -> tuple[np.ndarray, int]:
-    """RGB of a palette picture, (rows, columns, 3), and the bits of an entry (PS3.3 C.7.6.3.1.5)."""
-    descriptor = [int(value) for value in numbers(header, "RedPaletteColorLookupTableDescriptor")]
-    if len(descriptor) != 3:
-        raise ImageError("The colour palette is missing", remedy=_REPAIR)
-    length = (descriptor[0] & 0xFFFF) or 2**16
-    # For both of these pydicom gives wrong colours without a word.
-    if (descriptor[2] == 8 and length > 256) or not header.original_encoding[1]:
-        raise ImageError("This kind of colour palette is not supported", remedy="Export the picture as RGB")
-    # pydicom indexes with the entries' own type, which wraps around for values beyond the palette.
-    index = np.clip(stored_HW.astype(np.int64), descriptor[1], descriptor[1] + length - 1)
-    try:
-        rgb_HWC = apply_color_lut(index, header)[..., :3]
-    except _READ_ERRORS:
-        raise ImageError("The colour palette is damaged", remedy=_REPAIR) from None
-    return rgb_HWC, descriptor[2]
+    invert, padding, display_notes = display(header)
+    pixels = render(stored_HW, modality, voi, padding=padding, invert=invert)
+    return pixels, [*notes, *voi_notes, *display_notes]

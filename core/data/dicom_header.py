@@ -160,10 +160,7 @@ def voi_transform(
     Raises:
         ImageError: the window or table is impossible.
     """
-    holder = group(header, frame, "FrameVOILUTSequence", "WindowCenter")
-    function = str(holder.get("VOILUTFunction") or "LINEAR").strip().upper()
-    if function not in FUNCTIONS:
-        raise ImageError("The VOI LUT function in the file is not supported", remedy=f"Supported are {FUNCTIONS}")
+    function = window_function(header, frame)
     if window is not None:
         chosen = chosen_window(window, function)
         return chosen, [window_note(chosen, "chosen by a person")]
@@ -174,27 +171,77 @@ def voi_transform(
             header.get("PixelRepresentation") == 1 or modality.intercept < 0 or modality.slope < 0
         )
         return VoiTable(lookup_table(tables[0], header, "VOI LUT", signed=signed)), [note]
+    found, notes = file_window(header, frame)
+    return (found, notes) if found else _full_range(header, stored_HW, modality, notes)
+
+
+def window_function(header: Dataset, frame: int) -> str:
+    """VOI LUT function of a frame: LINEAR where the file states none.
+
+    Raises:
+        ImageError: it is none of ``FUNCTIONS``.
+    """
+    holder = group(header, frame, "FrameVOILUTSequence", "WindowCenter")
+    function = str(holder.get("VOILUTFunction") or "LINEAR").strip().upper()
+    if function not in FUNCTIONS:
+        raise ImageError("The VOI LUT function in the file is not supported", remedy=f"Supported are {FUNCTIONS}")
+    return function
+
+
+def file_window(header: Dataset, frame: int) -> tuple[Window | None, list[str]]:
+    """The file's first window of a frame, or None where there is none or an impossible one; with notes.
+
+    Raises:
+        ImageError: the VOI LUT function is not supported, or a value is not a number.
+    """
+    holder = group(header, frame, "FrameVOILUTSequence", "WindowCenter")
     centers, widths = numbers(holder, "WindowCenter"), numbers(holder, "WindowWidth")
-    notes = []
-    if centers and widths:
-        try:
-            found = Window(centers[0], widths[0], function)
-            which = f"from the file, 1 of {len(centers)}" if len(centers) > 1 else "from the file"
-            return found, [window_note(found, which)]
-        except ImageError:
-            notes.append(
-                f"The file's window (center {centers[0]:.10g}, width {widths[0]:.10g}) is not possible and not used"
-            )
-    return _full_range(header, stored_HW, modality, notes)
+    function = window_function(header, frame)
+    if not (centers and widths):
+        return None, []
+    try:
+        found = Window(centers[0], widths[0], function)
+    except ImageError:
+        text = f"center {centers[0]:.10g}, width {widths[0]:.10g}"
+        return None, [f"The file's window ({text}) is not possible and not used"]
+    which = f"from the file, 1 of {len(centers)}" if len(centers) > 1 else "from the file"
+    return found, [window_note(found, which)]
+
+
+def plain_bytes(header: Dataset, stored_HW: np.ndarray, modality: Modality) -> bool:
+    """Whether the values are 8-bit greys that need no window: they are shown as they are."""
+    return modality == Rescale() and header.get("BitsStored") == 8 and stored_HW.dtype == np.uint8
 
 
 def _full_range(header: Dataset, stored_HW: np.ndarray, modality: Modality, notes: list[str]) -> tuple[Voi, list[str]]:
-    if modality == Rescale() and header.get("BitsStored") == 8 and stored_HW.dtype == np.uint8:
+    if plain_bytes(header, stored_HW, modality):
         return Range(0, 255), [*notes, "No window in the file: 8-bit values shown as they are"]
     found = value_range(stored_HW, modality, padding_range(header))
     if found is None:
         return Range(0, 0), [*notes, "Every pixel is padding: the picture is black"]
     return found, [*notes, f"No window in the file: full range {found.low:.10g} to {found.high:.10g} shown"]
+
+
+def display(header: Dataset) -> tuple[bool, Padding | None, list[str]]:
+    """Whether the lowest grey value is white, the inclusive stored range that is padding or None, and notes.
+
+    Raises:
+        ImageError: the presentation LUT shape is not supported.
+    """
+    notes = []
+    photometric, shape = header.PhotometricInterpretation, str(header.get("PresentationLUTShape") or "").strip()
+    if shape not in ("", "IDENTITY", "INVERSE"):
+        raise ImageError("The presentation LUT shape is not supported", remedy="Supported are IDENTITY and INVERSE")
+    if (photometric, shape) in (("MONOCHROME1", "IDENTITY"), ("MONOCHROME2", "INVERSE")):
+        notes.append(f"{photometric} and presentation LUT shape {shape} contradict each other; drawn inverted")
+    invert = photometric == "MONOCHROME1" or shape == "INVERSE"
+    if invert:
+        notes.append("Drawn inverted: the lowest value is white")
+    padding = padding_range(header)
+    if padding is not None:
+        values = " to ".join(f"{value:.10g}" for value in dict.fromkeys(padding))
+        notes.append(f"Padding of {values} drawn black")
+    return invert, padding, notes
 
 
 def spacing(header: Dataset, frame: int) -> tuple[tuple[float, float] | None, list[str]]:
@@ -237,10 +284,10 @@ def orientation_note(header: Dataset, frame: int) -> str | None:
     cosines = numbers(holder, "ImageOrientationPatient")
     if len(cosines) != 6 or not any(cosines[:3]) or not any(cosines[3:]):
         return None
-    return f"Orientation: left edge {_edge(cosines[:3])}, top edge {_edge(cosines[3:])}"
+    return f"Orientation: left edge {side(cosines[:3])}, top edge {side(cosines[3:])}"
 
 
-def _edge(direction: list[float]) -> str:
-    """Letter of the patient side that ``direction`` comes from."""
+def side(direction: list[float]) -> str:
+    """Letter of the patient side that a direction in patient coordinates comes from: "F" for the feet, and so on."""
     axis = int(np.argmax(np.abs(direction)))
     return _EDGES[axis][1 if direction[axis] > 0 else 0]

@@ -143,8 +143,8 @@ def value_range(stored_HW: np.ndarray, modality: Modality, padding: Padding | No
         The range, or None when there is nothing but padding.
     """
     ends = []
-    for strip in _strips(stored_HW):
-        values = modality(strip)[_shown(strip, padding)]
+    for strip in strips(stored_HW):
+        values = modality(strip)[shown_mask(strip, padding)]
         if values.size:
             ends += [values.min(), values.max()]
     return Range(float(min(ends)), float(max(ends))) if ends else None
@@ -166,8 +166,8 @@ def render(
     """
     grey_HW = np.empty(stored_HW.shape, np.uint8)
     start = 0
-    for strip in _strips(stored_HW):
-        shown = _shown(strip, padding)
+    for strip in strips(stored_HW):
+        shown = shown_mask(strip, padding)
         scaled = voi.scale(np.where(shown, modality(strip), 0.0))
         grey = np.rint(255 * (1 - scaled if invert else scaled))
         grey_HW[start : start + len(strip)] = np.where(shown, grey, 0)
@@ -207,13 +207,15 @@ def window_note(window: Window, origin: str) -> str:
     return f"Window center {window.center:.10g}, width {window.width:.10g}{function} ({origin})"
 
 
-def _strips(array_HW: np.ndarray) -> Iterator[np.ndarray]:
+def strips(array_HW: np.ndarray) -> Iterator[np.ndarray]:
+    """Views of whole rows, from the top, each of about a million pixels."""
     step = max(1, _STRIP_PIXELS // array_HW.shape[1])
     for start in range(0, len(array_HW), step):
         yield array_HW[start : start + step]
 
 
-def _shown(strip: np.ndarray, padding: Padding | None) -> np.ndarray:
+def shown_mask(strip: np.ndarray, padding: Padding | None) -> np.ndarray:
+    """Where stored values of any shape are finite and not padding, as bool."""
     shown = np.isfinite(strip)
     if padding is not None:
         shown &= (strip < padding[0]) | (strip > padding[1])

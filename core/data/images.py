@@ -13,6 +13,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
@@ -42,7 +43,7 @@ _SIGNATURES = (
     (b"MM\0+", "TIFF"),
     (b"BM", "BMP"),
 )
-_WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
+WIDE_GREY = ("I;16", "I;16L", "I;16B", "I;16N", "I", "F")
 _MIN_IS_WHITE = 0  # TIFF tag PhotometricInterpretation
 _HEAD_BYTES = 4096
 
@@ -56,6 +57,23 @@ _IDENTIFYING_TAGS = frozenset(_IDENTIFYING_LIST.split())
 # What Pillow's readers raise on damaged files.
 _READ_ERRORS = (OSError, EOFError, SyntaxError, ValueError, TypeError, LookupError, ArithmeticError, AttributeError)
 _READ_ERRORS += (RuntimeError, MemoryError, struct.error, zlib.error)
+
+
+@dataclass(frozen=True)
+class Page:
+    """One decoded page or frame of a picture without a medical header, upright.
+
+    Attributes:
+        image: Pillow picture of the file's mode.
+        inverted: True when the lowest value of more than 8 bits is white.
+        notes: what was done to it.
+        removed: names of the tags and texts that may say who, where or when.
+    """
+
+    image: PILImage.Image
+    inverted: bool
+    notes: tuple[str, ...]
+    removed: tuple[str, ...]
 
 
 def open_image(
@@ -75,8 +93,8 @@ def open_image(
     Raises:
         ImageError: the file is missing, empty, damaged, too large, not supported, or has no such frame.
     """
-    with _opened(source) as file:
-        kind = _kind(file)
+    with opened(source) as file:
+        kind = kind_of(file)
         if kind == "DICOM":
             image = dicom.read(file, frame=frame or 0, window=window)
         elif kind == "NIfTI":
@@ -85,7 +103,7 @@ def open_image(
             image = nifti.read(file, frame=frame, window=window)
         else:
             image = _read_raster(file, kind, frame or 0, window)
-    return _fit(image)
+    return fit(image)
 
 
 def frame_count(source: str | Path | bytes) -> int:
@@ -94,16 +112,16 @@ def frame_count(source: str | Path | bytes) -> int:
     Raises:
         ImageError: the file is missing, empty, damaged or not supported.
     """
-    with _opened(source) as file:
-        kind = _kind(file)
+    with opened(source) as file:
+        kind = kind_of(file)
         if kind == "DICOM":
             return dicom.frame_count(file)
         if kind == "NIfTI":
             from core.data import nifti
 
             return nifti.frame_count(file)
-        with quiet_libraries(), _readable(kind):
-            return _frames(_open_raster(file, kind))
+        with quiet_libraries(), readable(kind):
+            return page_count(open_raster(file, kind))
 
 
 def to_rgb(image: PILImage.Image, *, reference: bool = False) -> PILImage.Image:
@@ -121,7 +139,7 @@ def to_rgb(image: PILImage.Image, *, reference: bool = False) -> PILImage.Image:
     if reference:
         transparent = image.mode == "RGBA" or "transparency" in image.info
         return _on_white(image) if transparent else image.convert("RGB")
-    if image.mode in _WIDE_GREY:
+    if image.mode in WIDE_GREY:
         grey_HW, _ = draw_plain(np.asarray(image), None)
         return PILImage.fromarray(grey_HW).convert("RGB")
     return _on_white(image) if image.has_transparency_data else image.convert("RGB")
@@ -135,8 +153,12 @@ def _on_white(image: PILImage.Image) -> PILImage.Image:
 
 
 @contextmanager
-def _opened(source: str | Path | bytes) -> Iterator[BinaryIO]:
-    """A seekable file that is neither empty nor too large."""
+def opened(source: str | Path | bytes) -> Iterator[BinaryIO]:
+    """A seekable file that is neither empty nor too large.
+
+    Raises:
+        ImageError: it is not; only the path of a file that cannot be opened is quoted.
+    """
     if isinstance(source, bytes):
         size, file = len(source), io.BytesIO(source)
     else:
@@ -163,8 +185,12 @@ def _opened(source: str | Path | bytes) -> Iterator[BinaryIO]:
             raise ImageError("The file cannot be read to its end", remedy="Transfer the file again") from None
 
 
-def _kind(file: BinaryIO) -> str:
-    """Format by content: "DICOM", "NIfTI" or a format name of Pillow."""
+def kind_of(file: BinaryIO) -> str:
+    """Format by content: "DICOM", "NIfTI" or a format name of Pillow.
+
+    Raises:
+        ImageError: it is none that is supported.
+    """
     head = file.read(_HEAD_BYTES)
     file.seek(0)
     if head[128:132] == b"DICM":
@@ -198,7 +224,8 @@ def _is_nifti(head: bytes) -> bool:
 
 
 @contextmanager
-def _readable(kind: str) -> Iterator[None]:
+def readable(kind: str) -> Iterator[None]:
+    """Turn what Pillow raises on a damaged file into an ``ImageError``."""
     try:
         yield
     except PILImage.DecompressionBombError:
@@ -213,7 +240,8 @@ def _too_large(value: str) -> ImageError:
     return ImageError("The picture is too large", value=value, remedy=f"Give at most {MAX_PIXELS // 10**6} megapixels")
 
 
-def _open_raster(file: BinaryIO, kind: str) -> PILImage.Image:
+def open_raster(file: BinaryIO, kind: str) -> PILImage.Image:
+    """Pillow's picture of a file of this format, checked for its size and not decoded; use within ``readable``."""
     image = PILImage.open(file, formats=[kind, "MPO"] if kind == "JPEG" else [kind])
     _check_size(image)
     return image
@@ -224,42 +252,55 @@ def _check_size(image: PILImage.Image) -> None:
         raise _too_large(f"{image.width} x {image.height} pixels")
 
 
-def _frames(image: PILImage.Image) -> int:
+def page_count(image: PILImage.Image) -> int:
+    """Pages of a TIFF, or frames of another picture."""
     return getattr(image, "n_frames", 1)  # Pillow sets it on formats with several frames only
 
 
 def _read_raster(file: BinaryIO, kind: str, frame: int, window: tuple[float, float] | None) -> Image:
-    with quiet_libraries(), _readable(kind):
-        image = _open_raster(file, kind)
-        frames = _frames(image)
+    with quiet_libraries(), readable(kind):
+        image = open_raster(file, kind)
+        frames = page_count(image)
         if not 0 <= frame < frames:
             raise ImageError(
                 "The frame does not exist", value=frame, remedy=f"Choose 0 to {frames - 1}; the file has {frames}"
             )
-        if frames > 1:
-            image.seek(frame)
-            _check_size(image)
-        image.load()
-        removed = _identifying(image)
-        white_is_low = isinstance(image, TiffImagePlugin.TiffImageFile) and (
-            image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _MIN_IS_WHITE
-        )
+        page = load_page(image, frame)
         notes = [f"Frame {frame + 1} of {frames}"] if frames > 1 else []
-        if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
-            notes.append("Turned upright as the file's EXIF orientation says")
-            image = ImageOps.exif_transpose(image)
-        if image.mode in _WIDE_GREY:
-            grey_HW, note = draw_plain(np.asarray(image), window, invert=white_is_low)
+        notes += page.notes
+        if page.image.mode in WIDE_GREY:
+            grey_HW, note = draw_plain(np.asarray(page.image), window, invert=page.inverted)
             notes.append(note)
             rgb_HWC = np.repeat(grey_HW[..., None], 3, axis=2)
         else:
             if window is not None:
                 notes.append("The window does not apply to an 8-bit picture and was not used")
-            if image.has_transparency_data:
-                notes.append("Transparent parts drawn on white")
-            rgb_HWC = np.asarray(to_rgb(image))
+            rgb_HWC = np.asarray(to_rgb(page.image))
         # A picture built from the array alone carries no text, profile or EXIF data along.
-        return Image(pixels=PILImage.fromarray(rgb_HWC), notes=tuple(notes), removed=removed)
+        return Image(pixels=PILImage.fromarray(rgb_HWC), notes=tuple(notes), removed=page.removed)
+
+
+def load_page(image: PILImage.Image, index: int) -> Page:
+    """Decode one page, turned upright; use within ``readable``.
+
+    Raises:
+        ImageError: the page is too large.
+    """
+    if page_count(image) > 1:
+        image.seek(index)
+        _check_size(image)
+    image.load()
+    removed = _identifying(image)
+    inverted = isinstance(image, TiffImagePlugin.TiffImageFile) and (
+        image.tag_v2.get(TiffImagePlugin.PHOTOMETRIC_INTERPRETATION) == _MIN_IS_WHITE
+    )
+    notes = []
+    if image.getexif().get(ExifTags.Base.Orientation, 1) != 1:
+        notes.append("Turned upright as the file's EXIF orientation says")
+        image = ImageOps.exif_transpose(image)
+    if image.mode not in WIDE_GREY and image.has_transparency_data:
+        notes.append("Transparent parts drawn on white")
+    return Page(image, inverted, tuple(notes), removed)
 
 
 def _identifying(image: PILImage.Image) -> tuple[str, ...]:
@@ -274,10 +315,15 @@ def _identifying(image: PILImage.Image) -> tuple[str, ...]:
     return tuple(sorted(found))
 
 
-def _fit(image: Image) -> Image:
+def reduction(rows: int, columns: int) -> int:
+    """The whole factor by which ``fit`` makes a picture of this size smaller in each direction."""
+    return math.ceil(math.sqrt(rows * columns / KEPT_PIXELS))
+
+
+def fit(image: Image) -> Image:
     """Average a picture of more than ``KEPT_PIXELS`` down by a whole factor, and its spacing with it."""
     pixels = image.pixels
-    factor = math.ceil(math.sqrt(pixels.width * pixels.height / KEPT_PIXELS))
+    factor = reduction(pixels.height, pixels.width)
     if factor == 1:
         return image
     spacing_mm = image.spacing_mm and (image.spacing_mm[0] * factor, image.spacing_mm[1] * factor)

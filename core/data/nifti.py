@@ -22,7 +22,8 @@ from nibabel.spatialimages import HeaderDataError
 from nibabel.wrapstruct import WrapStructError
 from PIL import Image as PILImage
 
-from core.data.greyscale import draw_plain
+from core.data.greyscale import Rescale, draw_plain
+from core.data.planes import Plane, Scan, check_bytes
 from core.data.quiet import quiet_libraries
 from core.errors import ImageError
 from core.sequence import Image
@@ -34,9 +35,11 @@ MAX_SLICE_PIXELS = 100_000_000
 _MAX_HEADER_BYTES = 1 << 24
 
 _REPAIR = "Export the volume again from its source"
+_UNITS_OF_LENGTH = 7  # bits of xyzt_units
 _MILLIMETRES = {0: 1.0, 1: 1000.0, 2: 1.0, 3: 0.001}  # codes of xyzt_units; 0 is unknown, 3 micrometres
 # Free texts of the header that may name a person; extensions may hold a whole DICOM header.
 _TEXTS = ("descrip", "aux_file", "intent_name", "db_name")
+_USED = ("datatype", "dim", "pixdim", "qform_code", "scl_inter", "scl_slope", "sform_code", "voxels", "xyzt_units")
 _READ_ERRORS = (OSError, EOFError, ValueError, TypeError, LookupError, ArithmeticError, MemoryError, zlib.error)
 _READ_ERRORS += (HeaderDataError, WrapStructError, np.linalg.LinAlgError)
 
@@ -114,11 +117,51 @@ def read(file: BinaryIO, *, frame: int | None = None, window: tuple[float, float
         if len(volume.shape) > 3 and volume.shape[3] > 1:
             notes.append(f"Volume 1 of {volume.shape[3]}")
         grey_HW, drawn = draw_plain(plane_HW, window)
-        removed = tuple(name for name in _TEXTS if name in volume.header and bytes(volume.header[name]).strip(b"\0 "))
-        offset = int(volume.header["vox_offset"])
-        removed += ("header extensions",) if offset > int(volume.header["sizeof_hdr"]) + 4 else ()
     pixels = PILImage.fromarray(grey_HW).convert("RGB")
-    return Image(pixels=pixels, spacing_mm=spacing_mm, notes=(*notes, drawn), removed=removed)
+    return Image(pixels=pixels, spacing_mm=spacing_mm, notes=(*notes, drawn), removed=_removed(volume.header))
+
+
+def read_volume(file: BinaryIO) -> Scan:
+    """Read all axial slices of the first volume, from the feet on, with the values that ``read`` draws.
+
+    Args:
+        file: seekable binary file, gzip-compressed or not.
+
+    Raises:
+        ImageError: the file is damaged, too large or not supported.
+    """
+    with quiet_libraries():
+        volume = _open(file)
+        check_bytes(volume.slices, volume.shape[volume.axes[1]], volume.shape[volume.axes[0]], colour=False)
+        plain = volume.header.copy()
+        plain.set_slope_inter(1, 0)
+        planes_NHW = _read_planes(volume, plain, slice(None))
+        try:
+            slope, intercept = volume.header.get_slope_inter()
+        except _READ_ERRORS:
+            raise ImageError("The scaling in the NIfTI header is not possible", remedy=_REPAIR) from None
+        rescale = Rescale(1.0 if slope is None else float(slope), 0.0 if intercept is None else float(intercept))
+        spacing_mm, notes = _spacing(volume)
+    if len(volume.shape) > 3 and volume.shape[3] > 1:
+        notes.append(f"Volume 1 of {volume.shape[3]}")
+    if volume.oriented and volume.slices > 1:
+        notes.insert(0, "Axial slices, counted from the feet")
+    return Scan(
+        planes=[Plane(plane_HW, rescale) for plane_HW in planes_NHW],
+        function="LINEAR_EXACT",
+        spacing_mm=spacing_mm,
+        thickness_mm=_millimetres(volume, volume.axes[2]) if volume.slices > 1 else None,
+        notes=(*volume.notes, *notes),
+        removed=_removed(volume.header),
+        kept=_USED,
+    )
+
+
+def _removed(header: nibabel.Nifti1Header) -> tuple[str, ...]:
+    """Names of the texts in the header that may say who the patient is."""
+    texts = tuple(name for name in _TEXTS if name in header and bytes(header[name]).strip(b"\0 "))
+    extended = int(header["vox_offset"]) > int(header["sizeof_hdr"]) + 4
+    return (*texts, "header extensions") if extended else texts
 
 
 def _open(file: BinaryIO) -> _Volume:
@@ -195,29 +238,49 @@ def _orientation(
 
 def _read_slice(volume: _Volume, index: int) -> np.ndarray:
     """Scaled voxels of an axial slice, (rows, columns): front at the top, the patient's right on the left."""
+    stored = index if volume.signs[2] == 1 else volume.slices - 1 - index
+    return _read_planes(volume, volume.header, slice(stored, stored + 1))[0]
+
+
+def _read_planes(volume: _Volume, header: nibabel.Nifti1Header, stored: slice) -> np.ndarray:
+    """Voxels of axial slices, (slices, rows, columns): from the feet, front at the top, right at the left.
+
+    Args:
+        volume: where they are.
+        header: says how the voxels are scaled.
+        stored: which of the slices, in the order of the file.
+    """
     right, front, head = volume.axes
     shape = volume.header.get_data_shape()
     where: list[int | slice] = [slice(None)] * min(3, len(shape)) + [0] * (len(shape) - 3)
     if head < len(shape):
-        where[head] = index if volume.signs[2] == 1 else volume.slices - 1 - index
+        where[head] = stored
     try:
-        plane = np.asarray(ArrayProxy(volume.stream, volume.header, mmap=False)[tuple(where)])
+        block = np.asarray(ArrayProxy(volume.stream, header, mmap=False)[tuple(where)])
     except _READ_ERRORS:
         raise ImageError("The volume is damaged or ends early", remedy="Transfer the file again") from None
-    plane = np.reshape(plane, [volume.shape[axis] for axis in range(3) if axis != head])
-    plane = plane if right < front else plane.T
-    plane = plane[:: volume.signs[0], :: volume.signs[1]]
-    return plane.T[::-1, ::-1] if volume.oriented else plane.T
+    block = np.reshape(block, [-1 if axis == head else volume.shape[axis] for axis in range(3)])
+    planes_NHW = block.transpose(head, front, right)
+    if not volume.oriented:
+        return planes_NHW
+    return planes_NHW[:: volume.signs[2], :: -volume.signs[1], :: -volume.signs[0]]
 
 
 def _spacing(volume: _Volume) -> tuple[tuple[float, float] | None, list[str]]:
     """Distance between voxel centres as (row, column) in mm, or None; with notes."""
-    code = int(volume.header["xyzt_units"]) & 7
-    zooms = (*(float(zoom) for zoom in volume.header.get_zooms()), 1.0)
-    row, column = (zooms[axis] * _MILLIMETRES.get(code, math.nan) for axis in (volume.axes[1], volume.axes[0]))
-    if not (0 < row < math.inf and 0 < column < math.inf):
+    row, column = _millimetres(volume, volume.axes[1]), _millimetres(volume, volume.axes[0])
+    if row is None or column is None:
         return None, ["The file states no valid voxel size"]
-    notes = [] if code else ["The file does not state its unit of length: millimetres assumed"]
+    stated = int(volume.header["xyzt_units"]) & _UNITS_OF_LENGTH
+    notes = [] if stated else ["The file does not state its unit of length: millimetres assumed"]
     if not math.isclose(row, column, rel_tol=1e-3):
         notes.append("Pixels are not square; they are drawn as if they were")
     return (row, column), notes
+
+
+def _millimetres(volume: _Volume, axis: int) -> float | None:
+    """Distance between voxel centres along a stored axis, or None where the header states no valid one."""
+    zooms = (*(float(zoom) for zoom in volume.header.get_zooms()), 1.0)
+    code = int(volume.header["xyzt_units"]) & _UNITS_OF_LENGTH
+    length = zooms[axis] * _MILLIMETRES.get(code, math.nan)
+    return length if 0 < length < math.inf else None
