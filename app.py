@@ -1,6 +1,6 @@
 """Starts the demo; the entry point of a Hugging Face Space.
 
-python app.py [--port P] [--host H] [--model M] [--studio]
+python app.py [--port P] [--host H] [--model M ...] [--auth USER:PASSWORD] [--studio]
 """
 
 from __future__ import annotations
@@ -14,12 +14,16 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.config import default_model
+from core.config import data_folder, database_url, default_model
 from core.errors import SettingsError, UniMedError
 
 LARGEST_UPLOAD = "512mb"
 UPLOAD_SECONDS = 1800
 """After this time an upload is deleted even if nobody has read it; a request may wait that long for the model."""
+STOP_SECONDS = 20.0
+"""So long running requests may take to end when the program is told to."""
+MOST_THREADS = 512
+"""Every visitor who waits for the model holds one, which sleeps."""
 
 
 def default_host() -> str:
@@ -31,31 +35,45 @@ def arguments() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="UniMed Studio: one model that reads and draws medical images.")
     parser.add_argument("--port", type=int, default=7860, help="port of the demo (7860)")
     parser.add_argument("--host", default=default_host(), help="address to listen on (%(default)s)")
-    parser.add_argument("--model", default=default_model(), help="checkpoint folder or hub id (UNIMED_MODEL, or nano)")
+    parser.add_argument(
+        "--model", action="append", help="checkpoint folder or hub id (UNIMED_MODEL, or nano); again for a second one"
+    )
+    parser.add_argument("--auth", default=os.environ.get("UNIMED_AUTH"), help="USER:PASSWORD to ask for (UNIMED_AUTH)")
+    parser.add_argument("--no-feedback", action="store_true", help="keep no feedback, not even with consent")
     parser.add_argument("--studio", action="store_true", help="start the annotation studio beside it")
     return parser.parse_args()
 
 
 def serve(options: argparse.Namespace, folder: Path) -> None:
-    """Loads the model and serves the demo until the process is told to end. Uploads pass through ``folder``."""
+    """Loads the models and serves the demo until the process is told to end. Uploads pass through ``folder``."""
     os.environ["GRADIO_ANALYTICS_ENABLED"] = "False"  # gradio reads both when it is imported
     os.environ["GRADIO_TEMP_DIR"] = str(folder)
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up, and no proxy can tell
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", options.host]))
-    from core.inference.generator import Generator
-    from core.model.checkpoint import load
+    from core.feedback.store import FeedbackStore
+    from core.inference.service import Service
+    from core.inference.versions import load_versions
+    from demo.app import STYLES, build, head, theme
+    from demo.strings import I18N
+    from demo.visits import delete_old_uploads
 
-    generator = Generator(load(options.model))
-    from demo.app import STYLE, build, theme
-    from demo.handlers import delete_old_uploads
-
-    demo = build(generator, folder)
+    store = None
+    if not options.no_feedback:
+        data = data_folder()
+        store = FeedbackStore(database_url(data), data / "pictures")
+    service = Service()
+    demo = build(load_versions(options.model or [default_model()]), service, folder, store)
     _, url, _ = demo.launch(
         server_name=options.host,
         server_port=options.port,
         max_file_size=LARGEST_UPLOAD,
+        max_threads=MOST_THREADS,
         theme=theme(),
-        css_paths=STYLE,
+        css_paths=STYLES,
+        head=head(),
+        i18n=I18N,
+        auth=credentials(options.auth),
+        mcp_server=not options.auth,  # gradio's tools cannot be called where a password is asked for
         footer_links=["api", "settings"],
         prevent_thread_lock=True,
         share=False,
@@ -68,8 +86,29 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         while True:
             time.sleep(60)
             delete_old_uploads(demo.upload_file_set, UPLOAD_SECONDS)
+            demo.handlers.visits.sweep()
+            if store is not None:
+                store.purge_expired()
+                store.sweep()
     finally:
+        service.close(STOP_SECONDS)
         demo.close(verbose=False)
+        if store is not None:
+            store.close()
+
+
+def credentials(auth: str | None) -> tuple[str, str] | None:
+    """User and password as gradio wants them.
+
+    Raises:
+        SettingsError: there is no colon between them, or one is empty. The password is not quoted.
+    """
+    if not auth:
+        return None
+    user, _, password = auth.partition(":")
+    if not user or not password:
+        raise SettingsError("--auth needs a user and a password", remedy="Give them as USER:PASSWORD")
+    return user, password
 
 
 def check_port(host: str, port: int) -> None:

@@ -246,3 +246,16 @@ def _build(cls: type, values: dict):
 def default_model() -> str:
     """The checkpoint used when none is named: ``UNIMED_MODEL``, else the nano checkpoint that ships."""
     return os.environ.get("UNIMED_MODEL", str(NANO))
+
+
+def data_folder() -> Path:
+    """Where feedback is kept: ``UNIMED_DATA``, else a Space's persistent storage, else ``feedback`` in the project."""
+    if named := os.environ.get("UNIMED_DATA"):
+        return Path(named)
+    persistent = Path("/data")
+    return persistent / "feedback" if os.environ.get("SPACE_ID") and persistent.is_dir() else ROOT / "feedback"
+
+
+def database_url(folder: Path) -> str:
+    """The feedback's database: ``UNIMED_DATABASE`` (such as ``postgresql+psycopg://…``), else SQLite in the folder."""
+    return os.environ.get("UNIMED_DATABASE", f"sqlite:///{(folder / 'feedback.sqlite').resolve()}")

@@ -1,4 +1,4 @@
-"""Endpoints for programs: what ``gradio_client`` and plain HTTP can call."""
+"""Endpoints for programs: what ``gradio_client``, plain HTTP and MCP clients can call."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import gradio as gr
 
 from core.errors import UniMedError
 from core.tasks import TASKS, Task
-from demo.handlers import MODEL, Handlers
+from demo.handlers import Handlers
 from demo.visit import RANDOM_SEED
 
 _ARGUMENTS = {
@@ -17,6 +17,7 @@ _ARGUMENTS = {
     "prompt": "text of up to 2000 characters: {label}, for example {example!r}.",
     "seed": "integer; -1 draws one, which stands in the record.",
 }
+_TYPES = {"image": str, "prompt": str, "seed": int}
 _OUTPUTS = {
     "text": "the answer; while it is being written, what there is of it.",
     "image": "a PNG file with the record in its metadata; None until it is done.",
@@ -24,7 +25,7 @@ _OUTPUTS = {
 
 
 def api(handlers: Handlers) -> None:
-    """An endpoint for each task, under the task's name. They use the model in the same queue as the pages."""
+    """An endpoint for each task, under the task's name. They stand in the same queue as the pages."""
     with gr.Row(visible=False):
         fields = {
             "image": gr.File(label="Image"),
@@ -39,8 +40,7 @@ def api(handlers: Handlers) -> None:
             [fields[name] for name in arguments(task)],
             [*(results[kind] for kind in task.outputs), record],
             api_name=task.name,
-            concurrency_id=MODEL,
-            concurrency_limit=1,
+            concurrency_limit=None,
         )
 
 
@@ -54,10 +54,12 @@ def endpoint(handlers: Handlers, task: Task) -> Callable[..., Iterator[tuple]]:
     names = arguments(task)
 
     def run(*values) -> Iterator[tuple]:
+        *values, request = values
         given = dict(zip(names, values, strict=True))
         images = [str(given["image"])] if given.get("image") else []
+        client = request.session_hash or request.client.host
         try:
-            for reply, record in handlers.request(task, images, given.get("prompt", ""), given["seed"]):
+            for reply, record in handlers.request(client, task, images, given.get("prompt", ""), given["seed"]):
                 results = {"text": reply.text, "image": reply.picture.path if reply.picture else None}
                 yield (*(results[kind] for kind in task.outputs), record)
         except UniMedError as error:
@@ -76,5 +78,8 @@ def endpoint(handlers: Handlers, task: Task) -> Callable[..., Iterator[tuple]]:
         "    the record of model, task, seed, settings and notice; None until everything is done.",
     ])  # fmt: skip
     positional = inspect.Parameter.POSITIONAL_OR_KEYWORD
-    run.__signature__ = inspect.Signature([inspect.Parameter(name, positional) for name in names])
+    parameters = [inspect.Parameter(name, positional, annotation=_TYPES[name]) for name in names]
+    parameters.append(inspect.Parameter("request", positional, annotation=gr.Request))
+    run.__signature__ = inspect.Signature(parameters)
+    run.__annotations__ = {parameter.name: parameter.annotation for parameter in parameters}
     return run

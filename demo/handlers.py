@@ -1,38 +1,41 @@
-"""What happens when a visitor does something. Plain values in, plain values out; no widgets."""
+"""What happens when something is asked for: requests are checked, put into the queue, and followed. No widgets."""
 
 from __future__ import annotations
 
-import contextlib
-import shutil
-import sys
-import tempfile
+import random
 import time
-from collections.abc import Generator as Coroutine
 from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from pathlib import Path
-from threading import Event as Flag
-from threading import Lock
 
-from core.data.images import open_image
-from core.errors import ImageError, PromptError, UniMedError
+from PIL import Image as PILImage
+
+from core.config import ImageSampling
+from core.errors import PromptError
 from core.inference.events import Event
-from core.inference.generator import Generator
+from core.inference.once import image_sampling
 from core.inference.provenance import Provenance
+from core.inference.service import Service
 from core.inference.session import Session, Turn
+from core.inference.versions import Version
 from core.sequence import Image, Sequence, Text
 from core.tasks import TASKS, Task, get_task
+from core.tasks.regions import Region
 from demo import render
-from demo.render import Picture, Reply
-from demo.visit import Attached, Controls, Job, View, Visit
+from demo.examples import Example, load_examples
+from demo.render import Reply
+from demo.visit import RANDOM_SEED, Controls, Job, Part, Visit
+from demo.visits import Visits
 
 LONGEST_PROMPT = 2000
 MOST_IMAGES = 4
+MOST_SEEDS = 4
 PREVIEWS = 8
+BLANK = (128, 128, 128)
 
-MODEL = "model"
-"""Name of the queue of everything that uses the model: one request at a time, the others wait."""
-ANSWERS = {"Text": ("text",), "Image": ("image",), "Text, then image": ("text", "image")}
-EDITS = tuple(task for task in TASKS.values() if task.images and "image" in task.outputs)
+WORKBENCH, DRAW, COMPARE = "workbench", "draw", "compare"
+ANSWERS = {"text": ("text",), "image": ("image",), "both": ("text", "image")}
+SCAN_TASKS = tuple(task for task in TASKS.values() if task.images)
 
 
 def checked_prompt(text: str | None) -> str:
@@ -45,296 +48,280 @@ def checked_prompt(text: str | None) -> str:
     return text
 
 
-def delete_old_uploads(paths: set[str], seconds: float) -> None:
-    """Deletes uploads that nobody came to read, because a page was closed or a request was taken back in the queue."""
-    for path in map(Path, list(paths)):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_ctime >= seconds:
-                path.unlink()
-                path.parent.rmdir()
+@dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a version and the settings it runs with."""
+
+    version: str
+    controls: Controls
 
 
 class Handlers:
-    """Everything the pages and the API can ask for.
+    """Everything that the pages and the API can ask for.
 
     Args:
-        generator: the model. Requests take turns, one step at a time, so that no two threads are ever in it.
+        versions: the models to choose from, by name; the first is the default.
+        service: the queue in front of them.
         folder: where uploads arrive and generated files wait to be fetched.
     """
 
-    def __init__(self, generator: Generator, folder: Path) -> None:
-        self.generator, self.folder = generator, folder.resolve()
-        self._visits: dict[str, Visit] = {}
-        self._visits_lock, self._model_lock = Lock(), Lock()
+    def __init__(self, versions: dict[str, Version], service: Service, folder: Path) -> None:
+        self.versions, self.service = versions, service
+        self.default = next(iter(versions.values()))
+        self.visits = Visits(self.default, folder)
+        self.examples: list[Example] = load_examples()
 
-    # Visits
+    # Requests: checked, then queued
 
-    def visit(self, key: str) -> Visit:
-        """The visit of a browser tab, which begins when it is first asked for."""
-        with self._visits_lock:
-            if key not in self._visits:
-                folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
-                self._visits[key] = Visit(folder, self.generator.session())
-            return self._visits[key]
+    def chat(self, tab: str, box: dict, answer: str, controls: Controls, task: str = "") -> Job:
+        """Sends a message with its images.
 
-    def leave(self, key: str) -> None:
-        """Ends a visit: stops its request and deletes its files."""
-        with self._visits_lock:
-            visit = self._visits.pop(key, None)
-        if visit is not None:
-            if (job := visit.job) is not None:
-                job.stop.set()
-            shutil.rmtree(visit.folder, ignore_errors=True)
-
-    # Uploads
-
-    def read_upload(self, path: str) -> Image:
-        """Reads an uploaded file and deletes it, because it may hold patient data in its content and its name.
+        Args:
+            box: ``text`` and ``files`` of the message box, whose files were attached before.
+            answer: key of ``ANSWERS``.
+            task: name of the task that the message is about, or empty for a free one.
 
         Raises:
-            ImageError: it is not a picture of a supported kind, or did not come through the upload.
+            UniMedError: nothing was said, too much, or the queue is full; the conversation is as it was.
         """
-        file = Path(path).resolve()
-        if not file.is_relative_to(self.folder):
-            raise ImageError("The file did not come through the upload", remedy="Upload it")
-        try:
-            return open_image(file)
-        finally:
-            file.unlink(missing_ok=True)
-            with contextlib.suppress(OSError):  # the upload's folder goes too, unless another file is in it
-                file.parent.rmdir()
+        visit = self.visits.of(tab)
+        text = checked_prompt(box["text"])
+        if not text:
+            raise PromptError("The message has no text", remedy="Ask a question, or say what to draw")
+        if len(box["files"]) > MOST_IMAGES:
+            raise PromptError("Too many images", value=len(box["files"]), remedy=f"Send at most {MOST_IMAGES}")
+        images = [(path, visit.attached[path]) for path in box["files"]]
+        outputs, named = ANSWERS[answer], TASKS.get(task)
+        if named and set(named.outputs) == set(outputs):
+            outputs = named.outputs  # in the task's own order
+        turn = self._turn(
+            visit.version, visit.session, [*(image for _, image in images), Text(text)], outputs, controls,
+            image=image_sampling(visit.version.generator.config, named) if named else None,
+            reads_directly="image" not in outputs,
+        )  # fmt: skip
+        part = self._part("", visit, visit.version, turn, task or "chat", text)
+        said = [*visit.messages, render.user_message(text, images, visit.say)]
+        job = self._begin(tab, WORKBENCH, [part], box=box, messages=said)
+        visit.images += images
+        return job
 
-    def attach(self, key: str, paths: list[str]) -> Attached | None:
-        """Replaces the files in the message box by de-identified ones. None when nothing has changed."""
-        visit = self.visit(key)
-        with visit.lock:
-            if paths == visit.shown:
-                return None
-            kept, problems = [], []
-            for path in paths:
-                try:
-                    kept += self._attached(visit, path)
-                except ImageError as error:
-                    problems.append(str(error))
-            visit.shown = kept
-            notes = render.notes([visit.attached[path] for path in kept])
-            return Attached(kept, notes, "".join(map(render.problem, problems)))
+    def task(
+        self, tab: str, name: str, prompt: str, controls: Controls, region: Region | None = None,
+        reference: Image | None = None, coarsen: bool = False, version: str = "",
+    ) -> Job:  # fmt: skip
+        """Runs a task on the open scan.
 
-    def _attached(self, visit: Visit, path: str) -> list[str]:
-        """The de-identified file that stands for a path in the message box; none when the file has failed before."""
-        if path in visit.attached:
-            return [path]
-        if not Path(path).exists():  # the browser reports some changes twice
-            return [visit.read[path]] if visit.read.get(path) in visit.attached else []
-        image = self.read_upload(path)
-        visit.read[path] = render.save_input(image, visit.folder)
-        visit.attached[visit.read[path]] = image
-        return [visit.read[path]]
+        Args:
+            region: where to look, for segmentation.
+            reference: what the output should be, for scores.
+            coarsen: take the fine detail away first, and use the scan itself as the reference.
+        """
+        visit, task, chosen = self.visits.of(tab), get_task(name), self._version(version)
+        shown = self._scan_image(visit)
+        if coarsen:
+            from core.data.coarse import coarse
 
-    def attach_example(self, key: str, image: Image) -> tuple[str, str]:
-        """Puts an example into the message box. Returns its path and its notes."""
-        visit = self.visit(key)
-        path = render.save_input(image, visit.folder)
-        visit.attached[path], visit.shown = image, [path]
-        return path, render.notes([image])
+            shown, reference = replace(shown, pixels=coarse(shown.pixels)), shown
+        seen, box = region.crop(shown) if region else (shown, None)
+        part = self._task_part("", visit, chosen, task, [seen], prompt, controls)
+        part.shown, part.region, part.box = shown, region, box
+        return self._begin(tab, name, [part], reference=reference)
 
-    def open_scan(self, key: str, source: str | Image) -> tuple[Picture, str]:
-        """Puts an upload or an example on the page that edits. Returns the picture and the notes.
+    def dependence(self, tab: str, name: str, prompt: str, controls: Controls) -> Job:
+        """Asks the same about the scan, about a blank picture and about another scan."""
+        visit, task = self.visits.of(tab), get_task(name)
+        own = self._scan_image(visit)
+        others = [e.image for e in self.examples if e.image.modality != own.modality]
+        other = random.Random(own.sha256).choice(others)
+        pictures = {
+            "own": own,
+            "blank": replace(own, pixels=PILImage.new("RGB", own.pixels.size, BLANK)),
+            "swapped": other,
+        }
+        controls = replace(controls, seed=controls.drawn_seed())
+        parts = []
+        for label, image in pictures.items():
+            part = self._task_part(label, visit, self.default, task, [image], prompt, controls)
+            part.shown = image
+            parts.append(part)
+        return self._begin(tab, name, parts)
+
+    def draw(self, tab: str, caption: str, seeds: int, controls: Controls, version: str = "") -> Job:
+        """Draws a caption with several seeds in a row."""
+        visit, task, chosen = self.visits.of(tab), get_task("text_to_image"), self._version(version)
+        first = controls.drawn_seed()
+        parts = [
+            self._task_part(f"{first + i}", visit, chosen, task, [], caption, replace(controls, seed=first + i))
+            for i in range(max(1, min(int(seeds), MOST_SEEDS)))
+        ]
+        return self._begin(tab, DRAW, parts)
+
+    def compare(self, tab: str, name: str, prompt: str, sides: tuple[Side, Side]) -> Job:
+        """Runs one request on two versions or settings, in random order.
+
+        Seeds that are to be drawn are the same on both sides, unless nothing else differs.
 
         Raises:
-            ImageError: the upload is not a picture of a supported kind.
+            PromptError: both sides are the same, so that there is nothing to compare.
         """
-        visit = self.visit(key)
-        visit.scan = source if isinstance(source, Image) else self.read_upload(source)
-        path = render.save_input(visit.scan, visit.folder)
-        return Picture(path, "Before", render.input_alt(visit.scan)), render.notes([visit.scan])
+        visit, task = self.visits.of(tab), get_task(name)
+        images = [self._scan_image(visit)] if task.images else []
+        pair = [self._version(side.version) for side in sides]
+        decided = [self._decided(version, task, side.controls) for version, side in zip(pair, sides, strict=True)]
+        seeds = [side.controls.drawn_seed() for side in sides]
+        if decided[0] != decided[1] and {side.controls.seed for side in sides} <= {None, RANDOM_SEED}:
+            seeds[1] = seeds[0]  # so that nothing but the version or the setting differs
+        if decided[0] == decided[1] and seeds[0] == seeds[1]:
+            raise PromptError("Both sides have the same version, settings and seed", remedy="Change one of them")
+        order = random.SystemRandom().sample((0, 1), 2)
+        parts = []
+        for label, i in zip("AB", order, strict=True):
+            controls = replace(sides[i].controls, seed=seeds[i])
+            part = self._task_part(label, visit, pair[i], task, images, prompt, controls)
+            part.shown = images[0] if images else None
+            parts.append(part)
+        return self._begin(tab, COMPARE, parts)
 
-    # Requests: first checked, while others use the model, then run
+    @staticmethod
+    def _decided(version: Version, task: Task, controls: Controls) -> tuple:
+        """What shapes an output of the task, but for the seed."""
+        config = version.generator.config
+        image = controls.image(image_sampling(config, task)) if "image" in task.outputs else None
+        return version.name, image, controls.text(config.text) if "text" in task.outputs else None
 
-    def begin_chat(self, key: str, box: dict, answer: str, controls: Controls) -> View:
-        """Takes a message with its images."""
-        visit = self.visit(key)
-        if (attached := self.attach(key, box["files"])) is not None:
-            box = {**box, "files": attached.paths}
-            if attached.problems:
-                return View(status=attached.problems, box=box)
-        try:
-            text = checked_prompt(box["text"])
-            if not text:
-                raise PromptError("The message has no text", remedy="Ask a question, or say what to draw")
-            if len(box["files"]) > MOST_IMAGES:
-                raise PromptError(
-                    "Too many images", value=len(box["files"]), remedy=f"Send at most {MOST_IMAGES} in one message"
-                )
-            images = [(path, visit.attached[path]) for path in box["files"]]
-            inputs, outputs = [*(image for _, image in images), Text(text)], ANSWERS[answer]
-            turn = self._turn(visit.session, inputs, outputs, controls, reads_directly="image" not in outputs)
-            self._begin(visit, "chat", turn, "chat")
-        except UniMedError as error:
-            return View(status=render.problem(str(error)))
-        visit.job.box = box
-        visit.messages.append(render.user_message(text, images))
-        return View(
-            status=render.working("Waiting for the model…"),
-            busy=True,
-            messages=visit.messages,
-            box={"text": "", "files": []},
-        )
+    def _version(self, name: str) -> Version:
+        if name and name not in self.versions:
+            raise PromptError("There is no such model version", value=name, remedy=f"Use one of {list(self.versions)}")
+        return self.versions[name] if name else self.default
 
-    def begin_drawing(self, key: str, page: str, task: str, prompt: str, controls: Controls) -> View:
-        """Takes a request of the pages that generate and edit."""
-        visit = self.visit(key)
-        try:
-            chosen = get_task(task)
-            if chosen.images and visit.scan is None:
-                raise PromptError("There is no image yet", remedy="Upload one or choose an example")
-            images = [visit.scan] if chosen.images else []
-            self._begin(visit, page, self._task_turn(chosen, images, prompt, controls), task)
-        except UniMedError as error:
-            return View(status=render.problem(str(error)))
-        return View(status=render.working("Waiting for the model…"), busy=True, words="")
+    @staticmethod
+    def _scan_image(visit: Visit) -> Image:
+        if visit.scan is None:
+            raise PromptError("There is no image yet", remedy="Upload one or choose an example")
+        return visit.scan.image
 
-    def _begin(self, visit: Visit, page: str, turn: Turn, task: str) -> None:
-        with visit.lock:
-            if visit.job is not None:
-                raise PromptError(
-                    "Your last request still has the model", remedy="Wait for it, or stop it where it runs"
-                )
-            about = Provenance.of(self.generator.checkpoint, task, turn)
-            visit.job = Job(page, turn, about, len(turn.session.history))
+    def _task_part(
+        self, label: str, visit: Visit, version: Version, task: Task, images: list[Image], prompt: str,
+        controls: Controls,
+    ) -> Part:  # fmt: skip
+        turn = self._task_turn(version, task, images, prompt, controls)
+        return self._part(label, visit, version, turn, task.name, prompt)
 
-    def _turn(
-        self, session: Session, inputs: Sequence, outputs: tuple[str, ...], controls: Controls, *, reads_directly: bool
-    ) -> Turn:
-        config = self.generator.config
-        image = controls.sampling(config.image)
-        return Turn(
-            session,
-            inputs,
-            outputs,
-            seed=controls.drawn_seed(),
-            image=image,
-            text=config.text,
-            preview_every=max(1, image.num_timesteps // PREVIEWS),
-            chained_resize=not reads_directly,
-        )
-
-    def _task_turn(self, task: Task, images: list[Image], prompt: str, controls: Controls) -> Turn:
+    def _task_turn(self, version: Version, task: Task, images: list[Image], prompt: str, controls: Controls) -> Turn:
+        generator = version.generator
         inputs = task.build(images, checked_prompt(prompt))
-        session = self.generator.session()
-        return self._turn(session, inputs, task.outputs, controls, reads_directly=task.reads_directly)
+        return self._turn(
+            version, generator.session(), inputs, task.outputs, controls,
+            image=image_sampling(generator.config, task), reads_directly=task.reads_directly,
+        )  # fmt: skip
 
-    def run(self, key: str, page: str) -> Iterator[View]:
-        """Runs the request that the page has begun, if it has."""
-        visit = self.visit(key)
+    @staticmethod
+    def _turn(
+        version: Version, session: Session, inputs: Sequence, outputs: tuple[str, ...], controls: Controls, *,
+        reads_directly: bool, image: ImageSampling | None = None,
+    ) -> Turn:  # fmt: skip
+        config = version.generator.config
+        sampling = controls.image(image or config.image)
+        return Turn(
+            session, inputs, outputs, seed=controls.drawn_seed(), image=sampling, text=controls.text(config.text),
+            preview_every=max(1, sampling.num_timesteps // PREVIEWS), chained_resize=not reads_directly,
+            think=controls.think,
+        )  # fmt: skip
+
+    @staticmethod
+    def _part(label: str, visit: Visit, version: Version, turn: Turn, task: str, prompt: str) -> Part:
+        about = Provenance.of(version.generator.checkpoint, task, turn)
+        return Part(label, version, turn, Reply(about, visit.folder), prompt)
+
+    def _begin(self, tab: str, page: str, parts: list[Part], **about) -> Job:
+        visit = self.visits.of(tab)
         with visit.lock:
-            job = visit.job
-            runs = job is not None and job.page == page and not job.running
-            if runs:
-                job.running = True
-        if not runs:
-            yield View()
+            if (last := visit.jobs.get(page)) is not None and not last.done:
+                raise PromptError("Your last request here is still under way", remedy="Wait for it, or stop it")
+            job = Job(page, parts, before=len(parts[0].turn.session.history), **about)
+            try:
+                for part in parts:
+                    part.request = self.service.submit(visit.token, part.version.generator, part.turn)
+            except Exception:
+                for part in parts:
+                    if part.request is not None:
+                        part.request.cancel()
+                raise
+            visit.jobs[page] = job
+        job.run()
+        return job
+
+    # What becomes of them
+
+    def follow(self, tab: str, page: str) -> Iterator[Job]:
+        """The page's job whenever there is something new to show, and once more when it is done."""
+        visit = self.visits.of(tab)
+        job = visit.jobs.get(page)
+        if job is None:
             return
-        try:
-            last = yield from self._run(visit, job)
-        finally:
-            visit.job = None
-        yield last  # whoever sees it may send the next request at once
+        for _ in job.follow():
+            if visit.jobs.get(page) is not job:
+                return  # a new conversation has begun
+            yield job
+        if visit.jobs.get(page) is not job:
+            return
+        if page == WORKBENCH:
+            self._conclude(visit, job)
+        yield job
 
-    def _run(self, visit: Visit, job: Job) -> Coroutine[View, None, View]:
-        """Yields what the page shows meanwhile; returns what it shows at the end."""
-        reply, started = Reply(job.provenance, visit.folder), time.monotonic()
-        try:
-            yield View(status=reply.status())
-            for event in self._events(job.turn, job.stop):
-                reply.add(event)
-                yield self._view(visit, job, reply)
-        except Exception as error:  # whatever it was, the page must come back to life
-            job.turn.session.rewind(job.before)
-            return self._failed(visit, job, error)
-        return self._last_view(visit, job, reply, time.monotonic() - started)
-
-    def _events(self, turn: Turn, stop: Flag) -> Iterator[Event]:
-        """The events of a turn. The model is locked step by step, never while a page is being drawn."""
-        events = self.generator.stream(turn, stop)
-        try:
-            while True:
-                with self._model_lock:
-                    event = next(events, None)
-                if event is None:
-                    return
-                yield event
-        finally:
-            events.close()
-
-    def _view(self, visit: Visit, job: Job, reply: Reply) -> View:
-        if job.forgotten(visit):
-            return View()
-        if job.page == "chat":
-            return View(status=reply.status(), messages=[*visit.messages, reply.message()])
-        return View(status=reply.status(), picture=reply.picture, words=reply.words())
-
-    def _last_view(self, visit: Visit, job: Job, reply: Reply, seconds: float) -> View:
-        if job.forgotten(visit):
-            return View(status="", busy=False, messages=visit.messages)
-        status = render.working("Stopped." if reply.stopped else f"Done in {seconds:.1f} s.")
-        if job.page == "chat":
-            visit.messages.append(reply.message(seconds))
-            return View(status=status, busy=False, messages=visit.messages)
-        return View(status=status, busy=False, picture=reply.picture, words=reply.words(seconds))
-
-    def _failed(self, visit: Visit, job: Job, error: Exception) -> View:
-        if not isinstance(error, UniMedError):
-            name = type(error).__name__
-            print(f"The model failed with {name}", file=sys.stderr, flush=True)  # its text could quote a prompt
-            error = UniMedError("The model failed", value=name, remedy="Try a smaller image or a new conversation")
-        return self._returned(visit, job, render.problem(str(error)))
-
-    def _returned(self, visit: Visit, job: Job, status: str) -> View:
-        """Gives a request back to where it came from, so that it can be changed and sent again."""
-        if job.page != "chat" or job.forgotten(visit):
-            return View(status=status, busy=False)
-        visit.messages.pop()
-        return View(status=status, busy=False, messages=visit.messages, box=job.box)
-
-    def stop(self, key: str) -> View:
-        """Takes back a request that waits; a running one ends before the next step of the model."""
-        visit = self.visit(key)
+    @staticmethod
+    def _conclude(visit: Visit, job: Job) -> None:
+        """Puts the answer into the conversation, or gives the message back when it has failed. Once."""
         with visit.lock:
-            job = visit.job
-            if job is None:
-                return View(busy=False)
-            if job.running:
-                job.stop.set()
-                return View()
-            visit.job = None
-        return self._returned(visit, job, render.working("Stopped."))
+            if job.concluded:
+                return
+            job.concluded = True
+            (part,) = job.parts
+            if job.came_to_nothing:
+                part.turn.session.rewind(job.before)
+                job.messages.pop()
+                del visit.images[len(visit.images) - len(job.box["files"]) :]
+            else:
+                job.messages.append(part.reply.message(job.seconds, visit.say))
+                visit.images += [(picture.path, picture.image) for picture in part.reply.pictures]
+            visit.messages = job.messages
 
-    def new_conversation(self, key: str) -> View:
+    def stop(self, tab: str, page: str) -> None:
+        """Takes back a request that waits; a running one ends before the next step of the model."""
+        job = self.visits.of(tab).jobs.get(page)
+        if job is not None:
+            job.cancel()
+
+    def new_conversation(self, tab: str, version: str = "") -> None:
         """Forgets the conversation and its images; a running answer is stopped."""
-        visit = self.visit(key)
-        if (job := visit.job) is not None and job.page == "chat":
-            self.stop(key)
-        visit.session, visit.messages = self.generator.session(), []
-        visit.attached, visit.read, visit.shown = {}, {}, []
-        return View(status="", messages=[], box={"text": "", "files": []})
+        visit = self.visits.of(tab)
+        self.stop(tab, WORKBENCH)
+        with visit.lock:
+            visit.jobs.pop(WORKBENCH, None)
+            visit.version = self._version(version)
+            visit.session = visit.version.generator.session()
+            visit.messages, visit.images = [], []
+            visit.attached, visit.read, visit.shown = {}, {}, []
 
     # API: one request without a visit
 
-    def request(self, task: Task, images: list[str], prompt: str, seed: int) -> Iterator[tuple[Reply, dict | None]]:
+    def request(
+        self, client: str, task: Task, images: list[str], prompt: str, seed: int
+    ) -> Iterator[tuple[Reply, dict | None]]:
         """A task on uploaded files; yields the reply after every event, so that a client can leave at any time.
 
         The record of where the reply comes from is given with the last one.
 
         Raises:
-            UniMedError: a bad file, prompt or seed.
+            UniMedError: a bad file, prompt or seed, or no room in the queue.
         """
-        read = [self.read_upload(path) for path in images]
-        turn = self._task_turn(task, read, prompt, Controls(seed=seed))
+        read = [self.visits.read_upload(path) for path in images]
+        turn = self._task_turn(self.default, task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
-        reply = Reply(Provenance.of(self.generator.checkpoint, task.name, turn), self.folder)
-        started = time.monotonic()
-        for event in self._events(turn, Flag()):
+        about = Provenance.of(self.default.generator.checkpoint, task.name, turn)
+        reply, started = Reply(about, self.visits.folder), time.monotonic()
+        event: Event
+        for event in self.service.submit(client, self.default.generator, turn):
             reply.add(event)
             yield reply, None
         yield reply, reply.provenance.record(time.monotonic() - started)

@@ -1,21 +1,21 @@
-"""Events of a generation drawn for a page: chat messages, pictures, progress, and where every output comes from."""
+"""What a visitor sees of a generation: messages, pictures, progress, and where every output comes from. HTML only."""
 
 from __future__ import annotations
 
 import html
+import json
 import secrets
 import string
 from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from core.inference.events import Event, ImagePreview, ImageProgress, SegmentDone, Stopped, TextDelta
+from core.data.stack import Stack
+from core.inference.events import Event, ImagePreview, ImageProgress, SegmentDone, Stopped, TextDelta, Waiting
 from core.inference.provenance import Provenance
 from core.sequence import Image, Text
+from demo.strings import ENGLISH, Words
 
-MARK = "AI-generated"
-EMPTY_TEXT = "(The model gave no text.)"
-STOPPED = "Stopped. The unfinished part is not used in later answers."
 _ENTITIES = {ord(sign): f"&#{ord(sign)};" for sign in string.punctuation}
 _CONTROLS = dict.fromkeys(i for i in range(32) if chr(i) not in "\n\t")
 
@@ -25,13 +25,25 @@ def plain(text: str) -> str:
     return text.translate(_CONTROLS).translate(_ENTITIES).replace("\n", "<br>")
 
 
+def tag(name: str, **attributes: object) -> str:
+    """An opening tag with escaped attributes; ``_`` becomes ``-``, lists and dicts become JSON, None is left out."""
+    parts = []
+    for key, value in attributes.items():
+        if value is None:
+            continue
+        text = json.dumps(value) if isinstance(value, list | dict | tuple) else str(value)
+        parts.append(f'{key.rstrip("_").replace("_", "-")}="{html.escape(text)}"')
+    return f"<{' '.join([name, *parts])}>"
+
+
 @dataclass(frozen=True)
 class Picture:
-    """A file to show, with its caption and its text for those who do not see it."""
+    """A drawn image with the file that shows it."""
 
     path: str
-    caption: str
-    alt: str
+    image: Image
+    step: int = 0
+    """Denoising steps that are done, for a preview; 0 for a finished image."""
 
 
 def save_input(image: Image, folder: Path) -> str:
@@ -41,9 +53,20 @@ def save_input(image: Image, folder: Path) -> str:
     return str(path)
 
 
-def input_alt(image: Image) -> str:
-    width, height = image.pixels.size
-    return f"Uploaded {image.modality or 'medical'} image, {width} by {height} pixels"
+def save_slices(stack: Stack, folder: Path) -> str:
+    """Writes what the viewer fetches, in place of an earlier stack's: raw values of a grey stack, pictures of a
+    coloured one. Returns the path with ``{slice}`` where the index goes."""
+    for old in folder.glob("slice-*"):
+        old.unlink(missing_ok=True)
+    name = secrets.token_hex(4)
+    ending = "png" if stack.colour else "bin"
+    for index in range(stack.slices):
+        path = folder / f"slice-{name}-{index}.{ending}"
+        if stack.colour:
+            stack.picture(index).pixels.save(path)
+        else:
+            path.write_bytes(stack.raw(index))
+    return str(folder / f"slice-{name}-{{slice}}.{ending}")
 
 
 @dataclass
@@ -57,115 +80,145 @@ class Reply:
     drawing: Picture | None = None
     step: int = 0
     steps: int = 0
+    waiting: Waiting | None = None
+    started: bool = False
     stopped: bool = False
 
     def add(self, event: Event) -> None:
+        self.started = self.started or not isinstance(event, Waiting | Stopped)
         match event:
+            case Waiting():
+                self.waiting = event
             case TextDelta(text):
                 self.writing += text
             case ImageProgress(step, steps):
                 self.step, self.steps = step, steps
             case ImagePreview(image, step):
-                self.drawing = self._save(image, "preview", f"{MARK} · preview after step {step}")
+                self.drawing = self._save(image, "preview", step)
             case SegmentDone(Text(text)):
-                self.done.append(text.strip() or EMPTY_TEXT)
+                self.done.append(text.strip())
                 self.writing = ""
             case SegmentDone(Image() as image):
-                self.done.append(self._save(image, "image", f"{MARK} image"))
+                self.done.append(self._save(image, "image"))
                 self.drawing, self.step, self.steps = None, 0, 0
             case Stopped():
                 self.stopped = True
 
-    def _save(self, image: Image, kind: str, caption: str) -> Picture:
+    def _save(self, image: Image, kind: str, step: int = 0) -> Picture:
         task, seed = self.provenance.task, self.provenance.seed
         path = self.folder / f"ai-generated-{task}-{kind}-seed{seed}-{secrets.token_hex(4)}.png"
         self.provenance.save(image, path)
-        return Picture(str(path), caption, f"{caption}, task {task}")
+        return Picture(str(path), image, step)
+
+    @property
+    def pictures(self) -> list[Picture]:
+        """The finished images."""
+        return [part for part in self.done if isinstance(part, Picture)]
 
     @property
     def picture(self) -> Picture | None:
         """The newest image, finished or not."""
-        finished = [part for part in self.done if isinstance(part, Picture)]
-        return self.drawing or (finished[-1] if finished else None)
+        return self.drawing or (self.pictures[-1] if self.pictures else None)
+
+    @property
+    def texts(self) -> list[str]:
+        return [part for part in self.done if isinstance(part, str)]
 
     @property
     def text(self) -> str:
-        parts = [part for part in self.done if isinstance(part, str)]
-        return "\n\n".join([*parts, self.writing] if self.writing else parts)
+        return "\n\n".join([*self.texts, self.writing] if self.writing else self.texts)
 
-    def message(self, seconds: float | None = None) -> dict:
+    def message(self, seconds: float | None = None, say: Words = ENGLISH) -> dict:
         """The answer as one chat message; the line of details comes with ``seconds``, at the end."""
         content: list[dict] = []
         for part in self.done:
             if isinstance(part, Picture):
-                content.append(_text(_figure(part, _mark(part.caption))))
+                content.append(_text(figure(part, say)))
             else:
-                content.append(_text(f"{plain(part)}<br>{_mark(f'{MARK} text')}"))
+                content.append(_text(f"{plain(part or say('no text'))}<br>{mark(say('ai text'))}"))
         if self.writing:
-            content.append(_text(f"{plain(self.writing)}<br>{_mark(f'{MARK} text, being written')}"))
+            content.append(_text(f"{plain(self.writing)}<br>{mark(say('ai text being written'))}"))
         if self.drawing:
-            content.append(_text(_figure(self.drawing, _mark(self.drawing.caption))))
+            content.append(_text(figure(self.drawing, say)))
         if self.stopped:
-            content.append(_text(f'<span class="provenance">{STOPPED}</span>'))
+            content.append(_text(f'<span class="provenance">{say("stopped unfinished")}</span>'))
         if seconds is not None:
             content.append(_text(f'<span class="provenance">{plain(self.provenance.line(seconds))}</span>'))
         return {"role": "assistant", "content": content or [_text("…")]}
 
-    def words(self, seconds: float | None = None) -> str:
-        """Text, mark and details as they stand under a picture."""
-        parts = []
-        if self.text:
-            text = html.escape(self.text.translate(_CONTROLS)).replace("\n", "<br>")
-            parts.append(f"<p>{text}<br>{_mark(f'{MARK} text')}</p>")
-        if self.picture:
-            parts.append(f"<p>{_mark(self.picture.caption)}</p>")
-        if self.stopped:
-            parts.append("<p>Stopped before the end.</p>")
-        if seconds is not None:
-            parts.append(f'<p class="provenance">{html.escape(self.provenance.line(seconds))}</p>')
-        return "".join(parts)
+    def written(self, say: Words) -> str:
+        """The text with its mark, as it stands beside or under a picture."""
+        if not self.text and not self.texts:
+            return ""
+        caption = say("ai text being written") if self.writing else say("ai text")
+        return f'<div class="answer"><p>{escaped(self.text or say("no text"))}</p><p>{mark(caption)}</p></div>'
 
-    def status(self) -> str:
+    def status(self, say: Words) -> str:
         """What the model is doing now."""
+        if not self.started and self.waiting is not None:
+            if self.waiting.seconds is None:
+                return working(say("waiting", position=self.waiting.position))
+            seconds = max(1, round(self.waiting.seconds))
+            return working(say("waiting for", position=self.waiting.position, seconds=seconds))
         if self.steps:
-            return progress(f"Drawing, step {self.step} of {self.steps}", self.step, self.steps)
-        return working("Writing…" if self.writing else "Reading the request…")
+            return progress(say("drawing", step=self.step, steps=self.steps), self.step, self.steps, say)
+        return working(say("writing") if self.writing else say("reading"))
 
 
-def user_message(text: str, images: list[tuple[str, Image]]) -> dict:
+def escaped(text: str) -> str:
+    return html.escape(text.translate(_CONTROLS)).replace("\n", "<br>")
+
+
+def user_message(text: str, images: list[tuple[str, Image]], say: Words = ENGLISH) -> dict:
     """What the visitor said: the images as they were read, then the words."""
-    figures = [_figure(Picture(path, "", input_alt(image)), _facts(image)) for path, image in images]
+    figures = [_figure(path, input_alt(image, say), _facts(image, say)) for path, image in images]
     return {"role": "user", "content": [*map(_text, figures), _text(plain(text))]}
+
+
+def input_alt(image: Image, say: Words = ENGLISH) -> str:
+    width, height = image.pixels.size
+    kind = image.modality or say("medical")
+    return say("drawn image alt" if image.generated else "image alt", modality=kind, width=width, height=height)
+
+
+def output_alt(reply: Reply, say: Words) -> str:
+    return f"{say('ai image')}, {say('task')} {reply.provenance.task}, seed {reply.provenance.seed}"
 
 
 def file_url(path: str) -> str:
     """Where the page fetches a file of the demo's folder."""
-    return f"/gradio_api/file={quote(path)}"
+    return f"/gradio_api/file={quote(path, safe='/{}')}"
 
 
-def _figure(picture: Picture, caption: str) -> str:
-    """An image with its caption. The chat's own image has no text for those who do not see it, so this is HTML."""
-    url, alt = html.escape(file_url(picture.path)), html.escape(picture.alt)
-    return f'<figure><a href="{url}" title="Open the image"><img src="{url}" alt="{alt}"></a>{caption}</figure>'
+def figure(picture: Picture, say: Words) -> str:
+    """A drawn image with its mark. The chat's own image has no text for those who do not see it, so this is HTML."""
+    caption = say("preview", step=picture.step) if picture.step else say("ai image")
+    return _figure(picture.path, caption, mark(caption))
 
 
-def _facts(image: Image) -> str:
+def _figure(path: str, alt: str, caption: str) -> str:
+    url = html.escape(file_url(path))
+    image = tag("img", src=file_url(path), alt=alt)
+    return f'<figure><a href="{url}" title="{html.escape(alt)}">{image}</a>{caption}</figure>'
+
+
+def _facts(image: Image, say: Words) -> str:
     """How an upload was read, in one line."""
-    removed = [f"{len(image.removed)} header attributes removed"] if image.removed else []
-    return f'<span class="provenance">{plain(" · ".join([*_read_as(image), *removed]))}</span>'
+    removed = [say("attributes removed", count=len(image.removed))] if image.removed else []
+    return f'<span class="provenance">{plain(" · ".join([*_read_as(image, say), *removed]))}</span>'
 
 
-def _read_as(image: Image) -> list[str]:
+def _read_as(image: Image, say: Words) -> list[str]:
     width, height = image.pixels.size
-    return [f"{image.modality or 'Image'}, {width} × {height} pixels", *image.notes]
+    return [f"{image.modality or say('image')}, {width} × {height} {say('pixels')}", *image.notes]
 
 
 def _text(markup: str) -> dict:
     return {"type": "text", "text": markup}
 
 
-def _mark(caption: str) -> str:
-    return f'<span class="ai-mark">{caption}</span>'
+def mark(caption: str) -> str:
+    return f'<span class="ai-mark">{html.escape(caption)}</span>'
 
 
 def working(message: str) -> str:
@@ -176,20 +229,24 @@ def problem(message: str) -> str:
     return f'<p class="status problem" role="alert">{html.escape(message)}</p>'
 
 
-def progress(message: str, step: int, steps: int) -> str:
-    bar = f'<progress value="{step}" max="{steps}" aria-label="Progress of the drawing"></progress>'
-    return f'<p class="status" role="status">{bar} {html.escape(message)}</p>'
+def progress(message: str, step: int, steps: int, say: Words) -> str:
+    bar = tag("progress", value=step, max=steps, aria_label=say("progress"))
+    return f'<p class="status" role="status">{bar}</progress> {html.escape(message)}</p>'
 
 
-def notes(images: list[Image]) -> str:
+def notes(images: list[Image], say: Words) -> str:
     """What was done to uploaded images on the way in, and which header attributes were dropped."""
     parts = []
     for image in images:
-        parts.append(f'<p class="notes">{html.escape(" · ".join(_read_as(image)))}</p>')
+        parts.append(f'<p class="notes">{html.escape(" · ".join(_read_as(image, say)))}</p>')
         if image.removed:
-            names = html.escape(", ".join(image.removed))
-            parts.append(
-                f'<details class="notes"><summary>{len(image.removed)} header attributes removed on arrival</summary>'
-                f"<p>{names}</p></details>"
-            )
+            parts.append(removed(image.removed, say))
     return "".join(parts)
+
+
+def removed(names: tuple[str, ...], say: Words) -> str:
+    listed = html.escape(", ".join(names))
+    return (
+        f'<details class="notes"><summary>{say("attributes removed", count=len(names))}</summary>'
+        f"<p>{listed}</p></details>"
+    )

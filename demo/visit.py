@@ -1,39 +1,33 @@
-"""What the demo knows about a browser tab while it is open, and what it tells the page."""
+"""What the demo knows about a browser tab: its scan, its conversation, and the requests that run for it."""
 
 from __future__ import annotations
 
 import dataclasses
 import secrets
+import time
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from threading import Event as Flag
-from threading import Lock
+from threading import Condition, Lock, Thread
 
-from core.config import ImageSampling
+from core.config import ImageSampling, TextSampling
+from core.data.stack import Stack
 from core.errors import SettingsError
+from core.inference.service import Request
 from core.inference.session import Session, Turn
+from core.inference.versions import Version
 from core.sequence import Image
-from demo.render import Picture, Provenance
+from core.tasks.regions import Region
+from demo.render import Reply
+from demo.strings import ENGLISH, Words
 
 RANDOM_SEED = -1
 SEEDS = 2**31
 
 
 @dataclass(frozen=True)
-class View:
-    """What a page shows from now on; None leaves a part as it is."""
-
-    status: str | None = None
-    busy: bool | None = None
-    messages: list[dict] | None = None
-    box: dict | None = None
-    picture: Picture | None = None
-    words: str | None = None
-
-
-@dataclass(frozen=True)
 class Controls:
-    """The settings of a page as they come out of its fields, where an emptied field is None."""
+    """The settings of a page as they come out of its fields, where an emptied or absent field is None."""
 
     seed: int | None = RANDOM_SEED
     num_timesteps: int | None = None
@@ -43,6 +37,10 @@ class Controls:
     cfg_renorm_type: str | None = None
     width: int | None = None
     height: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    max_new_tokens: int | None = None
+    think: bool = False
 
     def drawn_seed(self) -> int:
         """The seed to use; ``RANDOM_SEED`` or an emptied field draws one."""
@@ -54,57 +52,168 @@ class Controls:
             )
         return int(self.seed)
 
-    def sampling(self, default: ImageSampling) -> ImageSampling:
+    def image(self, default: ImageSampling) -> ImageSampling:
         """The defaults with what the fields say instead."""
-        values = dataclasses.asdict(self)
         names = ("num_timesteps", "timestep_shift", "cfg_text_scale", "cfg_img_scale", "cfg_renorm_type")
-        changed = {name: values[name] for name in names if values[name] is not None}
+        changed = self._given(names)
         if self.width and self.height:
             changed["size"] = (int(self.height), int(self.width))
         return dataclasses.replace(default, **changed)
 
+    def text(self, default: TextSampling) -> TextSampling:
+        changed = self._given(("temperature", "top_p", "max_new_tokens"))
+        return dataclasses.replace(default, **changed)
+
+    def _given(self, names: tuple[str, ...]) -> dict:
+        values = dataclasses.asdict(self)
+        return {name: values[name] for name in names if values[name] is not None}
+
 
 @dataclass(frozen=True)
-class Attached:
-    """The files that belong in the message box, what is to be known about them, and what could not be read."""
+class Scan:
+    """The scan that a tab has open, and the view of it that the model is shown."""
 
-    paths: list[str]
-    notes: str
-    problems: str
+    stack: Stack
+    files: str
+    """Path of the file that the viewer fetches for a slice, with ``{slice}`` where the index goes."""
+    title: str = ""
+    index: int = 0
+    center: float | None = None
+    width: float | None = None
+
+    @property
+    def image(self) -> Image:
+        return self.stack.picture(self.index, self.center, self.width)
 
 
 @dataclass
+class Part:
+    """One answer of a job: what is asked of which version, and what has come of it."""
+
+    label: str
+    version: Version
+    turn: Turn
+    reply: Reply
+    prompt: str = ""
+    shown: Image | None = None
+    """The picture that the page lays beside the output; None where there is none."""
+    region: Region | None = None
+    box: tuple[int, int, int, int] | None = None
+    """The part of ``shown`` that the model saw, where a region was given."""
+    request: Request | None = None
+
+
+@dataclass(eq=False)
 class Job:
-    """A request that was checked and waits for the model, or has it."""
+    """Requests of one page that belong together. They run on when the page is reloaded; ``follow`` tells what comes."""
 
     page: str
-    turn: Turn
-    provenance: Provenance
-    before: int
+    parts: list[Part]
+    before: int = 0
     """Segments in the conversation before it, to which a failure takes it back."""
     box: dict | None = None
-    stop: Flag = field(default_factory=Flag)
-    running: bool = False
+    """The message as it was sent, to be given back after a failure."""
+    messages: list[dict] = field(default_factory=list)
+    """The conversation up to and with the message."""
+    reference: Image | None = None
+    started: float = field(default_factory=time.monotonic)
+    seconds: float = 0.0
+    error: Exception | None = None
+    vote: str | None = None
+    """What the visitor has chosen, for good."""
+    voting: Lock = field(default_factory=Lock)
+    vote_code: str | None = None
+    """The code under which the vote is kept, if it is."""
+    concluded: bool = False
+    """Whether the conversation has its outcome."""
+    id: str = field(default_factory=lambda: secrets.token_hex(16))
+    _open: int = 0
+    _changes: int = 0
+    _changed: Condition = field(default_factory=Condition)
 
-    def forgotten(self, visit: Visit) -> bool:
-        """Whether its conversation was left for a new one meanwhile."""
-        return self.page == "chat" and self.turn.session is not visit.session
+    def run(self) -> None:
+        """Collects the events of every part in threads of its own, which end with them."""
+        self._open = len(self.parts)
+        for part in self.parts:
+            Thread(target=self._collect, args=[part], daemon=True).start()
+
+    def _collect(self, part: Part) -> None:
+        error = None
+        try:
+            for event in part.request:
+                part.reply.add(event)
+                self._tell()
+        except Exception as failure:  # whatever it was, the page must come back to life
+            error = failure
+        with self._changed:
+            self._open -= 1
+            if error is not None and self.error is None:
+                self.error = error
+            self.seconds = time.monotonic() - self.started
+        if error is not None:
+            self.cancel()
+        self._tell()
+
+    def _tell(self) -> None:
+        with self._changed:
+            self._changes += 1
+            self._changed.notify_all()
+
+    @property
+    def done(self) -> bool:
+        return self._open == 0
+
+    @property
+    def stopped(self) -> bool:
+        return any(part.reply.stopped for part in self.parts)
+
+    @property
+    def came_to_nothing(self) -> bool:
+        """Whether it failed, or was stopped before the model had it."""
+        return self.error is not None or (self.stopped and not any(part.reply.started for part in self.parts))
+
+    def follow(self) -> Iterator[None]:
+        """Yields whenever there is something new to show, and once when all is done. Who is slow skips some."""
+        seen = -1
+        while True:
+            with self._changed:
+                while self._changes == seen and not self.done:
+                    self._changed.wait()
+                seen, done = self._changes, self.done
+            if done:
+                return
+            yield
+
+    def cancel(self) -> None:
+        for part in self.parts:
+            part.request.cancel()
 
 
-@dataclass
+@dataclass(eq=False)
 class Visit:
-    """One browser tab: its conversation, its files, and its request if there is one."""
+    """One browser tab. It outlives a reload: ``token`` is what the tab keeps."""
 
     folder: Path
+    version: Version
     session: Session
+    token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     messages: list[dict] = field(default_factory=list)
+    images: list[tuple[str, Image]] = field(default_factory=list)
+    """Every image of the conversation with its file, in order."""
     attached: dict[str, Image] = field(default_factory=dict)
     """Images that were read and wait to be sent, by the path of the de-identified file."""
     read: dict[str, str] = field(default_factory=dict)
     """The de-identified file for every upload that was read and deleted."""
     shown: list[str] = field(default_factory=list)
     """The files in the message box."""
-    scan: Image | None = None
-    """The image on the page that edits."""
-    job: Job | None = None
+    scan: Scan | None = None
+    jobs: dict[str, Job] = field(default_factory=dict)
+    """The last request of every page, running or done."""
+    consent: str | None = None
+    """The code of the visitor who agreed that feedback is kept."""
+    say: Words = ENGLISH
+    tabs: set[str] = field(default_factory=set)
+    """Keys of the connections that show it now: none, one, or two during a reload."""
+    left: float = 0.0
+    """When the last of them went, on the monotonic clock."""
     lock: Lock = field(default_factory=Lock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -34,6 +35,9 @@ class Provenance:
     settings: str
     parameters: str
     warning: str = ""
+    decode: str = ""
+    """Digest of all that decides the output but the words: weights, seed, settings, input images, device. Where two
+    outputs of the same words have the same digest, they are the same."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, task: str, turn: Turn) -> Provenance:
@@ -42,7 +46,11 @@ class Provenance:
         if task in checkpoint.model.config.untrained_tasks:
             warning = f"{checkpoint.name} was not trained for this task: the output means nothing"
         settings = describe(turn.outputs, turn.image, turn.text)
-        return cls(checkpoint.name, task, turn.seed, settings, json.dumps(parameters(checkpoint, turn)), warning)
+        chosen = json.dumps(parameters(checkpoint, turn))
+        images = [s.sha256 for s in [*turn.session.history, *turn.inputs] if isinstance(s, Image)]
+        decided = json.dumps([checkpoint.fingerprint, task, turn.seed, chosen, images])
+        decode = hashlib.sha256(decided.encode()).hexdigest()
+        return cls(checkpoint.name, task, turn.seed, settings, chosen, warning, decode)
 
     def line(self, seconds: float) -> str:
         """For a person, under the output."""
@@ -56,7 +64,7 @@ class Provenance:
         info = PngInfo()
         info.add_text("Software", "UniMed Studio")
         info.add_text("Comment", NOTICE)
-        for key in ("model", "task", "seed", "settings", "parameters", "warning"):
+        for key in ("model", "task", "seed", "settings", "parameters", "decode", "warning"):
             info.add_text(key.capitalize(), str(getattr(self, key)))
         info.add_itxt("XML:com.adobe.xmp", XMP)
         return info

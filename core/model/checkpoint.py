@@ -13,6 +13,7 @@ import re
 import shutil
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 
 import psutil
@@ -25,6 +26,7 @@ from core.config import ModelConfig
 from core.data.tokenizer import Tokenizer
 from core.errors import CheckpointError, SettingsError
 from core.model.attention import backend
+from core.model.fingerprint import fingerprint
 from core.model.unified import UnifiedModel
 from core.model.vae import flux_key, flux_shape
 
@@ -110,6 +112,11 @@ class Checkpoint:
             return self.model.config.version
         from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
         return f"{self.source}@{from_hub[:8]}" if from_hub else self.folder.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """Digest of the weights."""
+        return fingerprint(self.folder)
 
     def computed_by(self) -> dict[str, str]:
         """The weights file, and what it runs on: outputs carry it."""

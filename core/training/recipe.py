@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import hashlib
 import json
 import math
 from pathlib import Path
@@ -11,6 +10,7 @@ from typing import TypeVar
 
 from core.data.records import MAIN_TASKS, SPLITS
 from core.errors import SettingsError
+from core.model.fingerprint import fingerprint
 from core.tasks import TASKS
 
 R = TypeVar("R")
@@ -144,27 +144,6 @@ def binding(recipe, *files: str) -> dict:
     values = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}
     return json.loads(json.dumps(values)) | {name: fingerprint(Path(getattr(recipe, name))) for name in files}
 
-
-def fingerprint(path: Path) -> str:
-    """Digest of a file's content, or of a checkpoint folder: of its weights the sizes and both ends, 1 MiB each.
-
-    A hub id has none: the hub's own commit stands for it once it is downloaded.
-    """
-    digest = hashlib.sha256()
-    if path.is_dir():
-        for file in sorted(path.glob("*.safetensors")):
-            size = file.stat().st_size
-            digest.update(f"{file.name} {size}".encode())
-            with file.open("rb") as content:
-                digest.update(content.read(1 << 20))
-                content.seek(max(0, size - (1 << 20)))
-                digest.update(content.read())
-    elif path.is_file():
-        with path.open("rb") as content:
-            digest = hashlib.file_digest(content, "sha256")
-    else:
-        digest.update(str(path).encode())
-    return digest.hexdigest()
 
 
 def _known(key: str, values, known: tuple[str, ...]) -> None:
