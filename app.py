@@ -55,12 +55,13 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     from core.inference.versions import load_versions
     from demo.app import STYLES, build, head, theme
     from demo.strings import I18N
-    from demo.visits import delete_old_uploads
+    from demo.uploads import delete_old_uploads
 
     store = None
     if not options.no_feedback:
         data = data_folder()
         store = FeedbackStore(database_url(data), data / "pictures")
+    sys.setswitchinterval(0.0005)
     service = Service()
     demo = build(load_versions(options.model or [default_model()]), service, folder, store)
     _, url, _ = demo.launch(

@@ -262,6 +262,7 @@ class Compare extends Shown {
     if (run !== this.run) return; // newer pictures are on their way
     this.ready = good;
     this.fail(good ? "" : this.say("failed"));
+    this.stage.classList.toggle("um-stale", !good); // a drawing of earlier pictures
     this.paint();
   }
 
@@ -273,8 +274,10 @@ class Compare extends Shown {
     const pane = (labels, ...layers) => div("um-pane", div("um-labels", ...labels),
       div("um-view", ...layers, make("div", { class: "um-scale", hidden: true })));
     const layer = (picture, kind = "") => div(`um-layer ${kind}`, picture);
-    const percent = (name, attributes) => make("input", { type: "range", min: 0, max: 100, value: this[name], ...attributes,
-      oninput: (event) => (this[name] = Number(event.target.value), this.layout()) });
+    const percent = (name, attributes) => make("input", {
+      type: "range", min: 0, max: 100, value: this[name], ...attributes,
+      oninput: (event) => (this[name] = Number(event.target.value), this.layout()),
+    });
     let panes, extra = [];
     if (mode === "slider") {
       this.range = percent("split", { "aria-label": this.say("split") });
@@ -821,7 +824,8 @@ class Pick extends Surface {
     this.stage = this.makeSurface(make("img", { draggable: "false" }), this.say("picker"), this.outline, this.dot);
     const kinds = ["point", "box"].filter((kind) => this.allowed.includes(kind));
     this.hint.textContent = kinds.map((kind) => this.say(`${kind}Hint`)).join(" ");
-    return [this.stage, div("um-tools", button(this.say("clear"), () => this.set({ kind: "none" })), this.told), this.hint];
+    const clear = button(this.say("clear"), () => this.set({ kind: "none" }));
+    return [this.stage, div("um-tools", clear, this.told), this.hint];
   }
 
   async load(changed) {
@@ -920,6 +924,7 @@ document.addEventListener("um-change", ({ target, detail }) => {
   const field = document.getElementById(target.getAttribute("to"))?.querySelector("textarea, input");
   if (!field) return;
   Object.getOwnPropertyDescriptor(Object.getPrototypeOf(field), "value").set.call(field, JSON.stringify(detail));
-  field.dispatchEvent(new Event("input", { bubbles: true }));
+  field.dispatchEvent(new Event("input", { bubbles: true })); // Gradio takes it and runs what listens to `change`
+  field.dispatchEvent(new KeyboardEvent("keypress", { bubbles: true })); // and only now what listens to `input`
 });
 })();

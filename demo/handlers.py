@@ -12,7 +12,6 @@ from PIL import Image as PILImage
 
 from core.config import ImageSampling
 from core.errors import PromptError
-from core.inference.events import Event
 from core.inference.once import image_sampling
 from core.inference.provenance import Provenance
 from core.inference.service import Service
@@ -24,7 +23,7 @@ from core.tasks.regions import Region
 from demo import render
 from demo.examples import Example, load_examples
 from demo.render import Reply
-from demo.visit import RANDOM_SEED, Controls, Job, Part, Visit
+from demo.visit import RANDOM_SEED, TELL_SECONDS, Controls, Job, Part, Visit
 from demo.visits import Visits
 
 LONGEST_PROMPT = 2000
@@ -308,20 +307,22 @@ class Handlers:
     def request(
         self, client: str, task: Task, images: list[str], prompt: str, seed: int
     ) -> Iterator[tuple[Reply, dict | None]]:
-        """A task on uploaded files; yields the reply after every event, so that a client can leave at any time.
+        """A task on uploaded files; yields the reply as its text grows, every ``TELL_SECONDS`` at most.
 
         The record of where the reply comes from is given with the last one.
 
         Raises:
             UniMedError: a bad file, prompt or seed, or no room in the queue.
         """
-        read = [self.visits.read_upload(path) for path in images]
+        read = [self.visits.uploads.picture(path) for path in images]
         turn = self._task_turn(self.default, task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
         about = Provenance.of(self.default.generator.checkpoint, task.name, turn)
         reply, started = Reply(about, self.visits.folder), time.monotonic()
-        event: Event
+        told, seen = started, ""
         for event in self.service.submit(client, self.default.generator, turn):
             reply.add(event)
-            yield reply, None
+            if reply.text != seen and time.monotonic() - told >= TELL_SECONDS:
+                told, seen = time.monotonic(), reply.text
+                yield reply, None
         yield reply, reply.provenance.record(time.monotonic() - started)

@@ -22,6 +22,8 @@ from demo.render import Reply
 from demo.strings import ENGLISH, Words
 
 RANDOM_SEED = -1
+TELL_SECONDS = 0.1
+"""Between two messages about one request: as often as a person can see, and no burden with many of them."""
 SEEDS = 2**31
 
 
@@ -183,6 +185,8 @@ class Job:
             if done:
                 return
             yield
+            with self._changed:
+                self._changed.wait_for(lambda: self.done, TELL_SECONDS)
 
     def cancel(self) -> None:
         for part in self.parts:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import shutil
 import tempfile
 import time
@@ -12,12 +11,12 @@ from threading import Lock, Timer
 
 import numpy as np
 
-from core.data.images import open_image
-from core.data.stack import Stack, open_stack
+from core.data.stack import Stack
 from core.errors import BusyError, ImageError
 from core.inference.versions import Version
 from core.sequence import Image
 from demo import render
+from demo.uploads import Uploads
 from demo.visit import Scan, Visit
 
 MOST_VISITS = 500
@@ -45,7 +44,7 @@ class Visits:
     """
 
     def __init__(self, version: Version, folder: Path) -> None:
-        self._version, self.folder = version, folder.resolve()
+        self._version, self.uploads, self.folder = version, Uploads(folder), folder.resolve()
         self._of_tab: dict[str, Visit] = {}
         self._of_token: dict[str, Visit] = {}
         self._lock = Lock()
@@ -130,33 +129,6 @@ class Visits:
 
     # Uploads
 
-    @contextlib.contextmanager
-    def _uploaded(self, paths: list[str]):
-        """Uploaded files, deleted once they are read, because their content and names may hold patient data.
-
-        Raises:
-            ImageError: one did not come through the upload.
-        """
-        files = [Path(path).resolve() for path in paths]
-        if any(not file.is_relative_to(self.folder) for file in files):
-            raise ImageError("The file did not come through the upload", remedy="Upload it")
-        try:
-            yield files
-        finally:
-            for file in files:
-                file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # the upload's folder goes too, unless another file is in it
-                    file.parent.rmdir()
-
-    def read_upload(self, path: str) -> Image:
-        """Reads an uploaded picture and deletes it.
-
-        Raises:
-            ImageError: it is not a picture of a supported kind, or did not come through the upload.
-        """
-        with self._uploaded([path]) as (file,):
-            return open_image(file)
-
     def attach(self, visit: Visit, paths: list[str]) -> Attached | None:
         """Replaces the files in the message box by de-identified ones. None when nothing has changed."""
         with visit.lock:
@@ -177,7 +149,7 @@ class Visits:
             return [path]
         if not Path(path).exists():  # the browser reports some changes twice
             return [visit.read[path]] if visit.read.get(path) in visit.attached else []
-        image = self.read_upload(path)
+        image = self.uploads.picture(path)
         visit.read[path] = render.save_input(image, visit.folder)
         visit.attached[visit.read[path]] = image
         return [visit.read[path]]
@@ -195,11 +167,7 @@ class Visits:
         Raises:
             ImageError: they are not pictures of a supported kind, or do not belong together.
         """
-        if isinstance(source, Image):
-            stack = stack_of(source)
-        else:
-            with self._uploaded(source) as files:
-                stack = open_stack(files)
+        stack = stack_of(source) if isinstance(source, Image) else self.uploads.scan(source)
         visit.scan = Scan(stack, render.save_slices(stack, visit.folder), title, index=stack.slices // 2)
         return visit.scan
 
@@ -216,12 +184,3 @@ def stack_of(image: Image) -> Stack:
         inverted=False, padding=None, presets=(), spacing_mm=image.spacing_mm, thickness_mm=None,
         modality=image.modality, notes=image.notes, removed=image.removed, kept=(),
     )  # fmt: skip
-
-
-def delete_old_uploads(paths: set[str], seconds: float) -> None:
-    """Deletes uploads that nobody came to read, because a page was closed or a request was taken back in the queue."""
-    for path in map(Path, list(paths)):
-        with contextlib.suppress(OSError):
-            if time.time() - path.stat().st_ctime >= seconds:
-                path.unlink()
-                path.parent.rmdir()

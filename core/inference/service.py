@@ -13,7 +13,7 @@ import weakref
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 
 from core.errors import BusyError
@@ -21,6 +21,9 @@ from core.inference.driver import Driver, Ended
 from core.inference.events import Event, Stopped, Waiting
 from core.inference.generator import Generator
 from core.inference.session import Session, Turn
+
+LOOK_SECONDS = 0.5
+"""Between two looks of a waiting request at its place in the queue."""
 
 
 @dataclass(frozen=True)
@@ -56,15 +59,24 @@ class Request:
     seconds: float = 0.0
     """The model's time that it has had; a step is shared equally by those that ran in it."""
     cancelled: bool = False
-    told: Waiting | None = None
     _events: SimpleQueue = field(default_factory=SimpleQueue, repr=False)
 
     def put(self, event: Event | Ended) -> None:
         self._events.put(event)
 
     def __iter__(self) -> Iterator[Event]:
+        told = None
         try:
-            while not isinstance(event := self._events.get(), Ended):
+            while True:
+                if (waiting := self.service.standing(self)) not in (None, told):
+                    told = waiting
+                    yield waiting
+                try:
+                    event = self._events.get(timeout=None if waiting is None else LOOK_SECONDS)
+                except Empty:
+                    continue
+                if isinstance(event, Ended):
+                    break
                 yield event
         finally:
             self.cancel()  # does nothing to a request that has ended
@@ -117,7 +129,6 @@ class Service:
             request.rank = self._of(client)
             self._waiting.append(request)
             self._waiting.sort(key=lambda r: r.rank)  # stable: first come, first served within a rank
-            self._tell()
             self._changed.notify()
         return request
 
@@ -143,6 +154,16 @@ class Service:
             for request in self._running:
                 request.cancelled = True
         self._thread.join(seconds)
+
+    def standing(self, request: Request) -> Waiting | None:
+        """Where a request stands in the queue; None once it has left it."""
+        with self._changed:
+            if request not in self._waiting:
+                return None
+            place = self._waiting.index(request)
+            ahead = sum(max(0.0, self._cost(r) - r.seconds) for r in self._running)
+            ahead += sum(self._cost(r) for r in self._waiting[:place])
+            return Waiting(place + 1, round(ahead, 1) if self._seconds else None)
 
     def load(self) -> tuple[int, int]:
         """How many requests run and wait now."""
@@ -182,7 +203,6 @@ class Service:
                 self._end(request, Ended(error))
                 continue
             self._drivers.setdefault(id(request.generator), request.generator.driver()).add(request, program)
-            self._tell()
 
     def _step(self) -> None:
         """One step of every model that has something to do."""
@@ -226,16 +246,6 @@ class Service:
             if other.client == request.client and other.rank > request.rank:
                 other.rank -= 1
         self._waiting.sort(key=lambda r: r.rank)
-        self._tell()
-
-    def _tell(self) -> None:
-        """Tells every waiting request where it stands, where that has changed."""
-        ahead = sum(max(0.0, self._cost(request) - request.seconds) for request in self._running)
-        for position, request in enumerate(self._waiting, start=1):
-            if request.told is None or request.told.position != position:
-                request.told = Waiting(position, ahead if self._seconds else None)
-                request.put(request.told)
-            ahead += self._cost(request)
 
     def _cost(self, request: Request) -> float:
         """The model's seconds that a request of this kind takes; the mean of all kinds until one has been seen."""

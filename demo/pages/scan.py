@@ -128,7 +128,7 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
     def start(
         tab: str, prompt: str, region: str, reference: str | None, coarsen: bool, version: str, *values: object
     ) -> Job:
-        target = handlers.visits.read_upload(reference) if reference else None
+        target = handlers.visits.uploads.picture(reference) if reference else None
         return handlers.task(
             tab, task.name, prompt, settings.controls(values), region_of(region), target, coarsen, version
         )
