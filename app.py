@@ -14,7 +14,7 @@ import tempfile
 import time
 from pathlib import Path
 
-from core.config import data_folder, database_url, default_model
+from core.config import data_folder, database_url, default_model, mirror_settings
 from core.errors import SettingsError, UniMedError
 
 LARGEST_UPLOAD = "512mb"
@@ -57,13 +57,17 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     from demo.strings import I18N
     from demo.uploads import delete_old_uploads
 
-    store = None
+    store = mirror = None
     if not options.no_feedback:
         data = data_folder()
         store = FeedbackStore(database_url(data), data / "pictures")
+        if (settings := mirror_settings()) is not None:
+            from core.feedback.mirror import Mirror
+
+            mirror = Mirror(store, data / "mirror", repo_id=settings[0], token=settings[1])
     sys.setswitchinterval(0.0005)
     service = Service()
-    demo = build(load_versions(options.model or [default_model()]), service, folder, store)
+    demo = build(load_versions(options.model or [default_model()]), service, folder, store, mirror and mirror.trigger)
     _, url, _ = demo.launch(
         server_name=options.host,
         server_port=options.port,
@@ -94,6 +98,8 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     finally:
         service.close(STOP_SECONDS)
         demo.close(verbose=False)
+        if mirror is not None:
+            mirror.stop()
         if store is not None:
             store.close()
 

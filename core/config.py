@@ -259,3 +259,10 @@ def data_folder() -> Path:
 def database_url(folder: Path) -> str:
     """The feedback's database: ``UNIMED_DATABASE`` (such as ``postgresql+psycopg://…``), else SQLite in the folder."""
     return os.environ.get("UNIMED_DATABASE", f"sqlite:///{(folder / 'feedback.sqlite').resolve()}")
+
+
+def mirror_settings() -> tuple[str, str] | None:
+    """Dataset repository that the feedback is copied to (``UNIMED_FEEDBACK_REPO``) and the token for it (``HF_TOKEN``);
+    None where one of them is not set."""
+    repo, token = os.environ.get("UNIMED_FEEDBACK_REPO"), os.environ.get("HF_TOKEN")
+    return (repo, token) if repo and token else None

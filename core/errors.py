@@ -42,3 +42,7 @@ class RecordError(UniMedError):
 
 class BusyError(UniMedError):
     """A request that the model has no room for now."""
+
+
+class FeedbackError(UniMedError):
+    """A judgement, a consent code or a store of feedback that cannot be used."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 
 import gradio as gr
@@ -68,7 +69,13 @@ def head() -> str:
     return f'<script src="{render.file_url(str(ELEMENTS))}"></script>'
 
 
-def build(versions: dict[str, Version], service: Service, folder: Path, store: FeedbackStore | None) -> gr.Blocks:
+def build(
+    versions: dict[str, Version],
+    service: Service,
+    folder: Path,
+    store: FeedbackStore | None,
+    withdrawn: Callable[[], object] | None = None,
+) -> gr.Blocks:
     """The whole demo.
 
     Args:
@@ -76,9 +83,10 @@ def build(versions: dict[str, Version], service: Service, folder: Path, store: F
         service: the queue in front of them.
         folder: where Gradio puts uploads and serves files from.
         store: where feedback is kept; None keeps none.
+        withdrawn: called after a visitor has withdrawn what was kept.
     """
     handlers = Handlers(versions, service, folder)
-    feedback = Feedback(handlers.visits, store)
+    feedback = Feedback(handlers.visits, store, withdrawn)
 
     def leave(request: gr.Request) -> None:
         handlers.visits.leave(request.session_hash)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Callable
 
 from core.errors import FeedbackError
 from core.feedback.runs import GenerationRef
@@ -21,8 +22,10 @@ STORED = {"a": "left", "b": "right"}
 class Feedback:
     """What visitors say about outputs. Without a store nothing is kept, and votes are shown all the same."""
 
-    def __init__(self, visits: Visits, store: FeedbackStore | None) -> None:
-        self._visits, self._store = visits, store
+    def __init__(
+        self, visits: Visits, store: FeedbackStore | None, withdrawn: Callable[[], object] | None = None
+    ) -> None:
+        self._visits, self._store, self._withdrawn = visits, store, withdrawn
 
     def give(
         self, tab: str, page: str, thumb: int | None, comment: str, correction: str, consent: bool, say: Words
@@ -96,6 +99,8 @@ class Feedback:
             raise FeedbackError("Feedback is switched off on this server", remedy="There is nothing to withdraw")
         count = self._store.withdraw(code)
         self._visits.forget_consent(code)
+        if self._withdrawn is not None:
+            self._withdrawn()
         return count
 
     def _consented(self, visit: Visit, consent: bool, say: Words) -> tuple[FeedbackStore, str]:

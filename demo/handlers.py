@@ -20,7 +20,7 @@ from core.inference.versions import Version
 from core.sequence import Image, Sequence, Text
 from core.tasks import TASKS, Task, get_task
 from core.tasks.regions import Region
-from demo import render
+from demo import render, results
 from demo.examples import Example, load_examples
 from demo.render import Reply
 from demo.visit import RANDOM_SEED, TELL_SECONDS, Controls, Job, Part, Visit
@@ -100,9 +100,7 @@ class Handlers:
         )  # fmt: skip
         part = self._part("", visit, visit.version, turn, task or "chat", text)
         said = [*visit.messages, render.user_message(text, images, visit.say)]
-        job = self._begin(tab, WORKBENCH, [part], box=box, messages=said)
-        visit.images += images
-        return job
+        return self._begin(tab, WORKBENCH, [part], box=box, messages=said, images=[*visit.images, *images])
 
     def task(
         self, tab: str, name: str, prompt: str, controls: Controls, region: Region | None = None,
@@ -279,11 +277,11 @@ class Handlers:
             if job.came_to_nothing:
                 part.turn.session.rewind(job.before)
                 job.messages.pop()
-                del visit.images[len(visit.images) - len(job.box["files"]) :]
+                del job.images[len(job.images) - len(job.box["files"]) :]
             else:
-                job.messages.append(part.reply.message(job.seconds, visit.say))
-                visit.images += [(picture.path, picture.image) for picture in part.reply.pictures]
-            visit.messages = job.messages
+                job.messages.append(part.reply.message(visit.say, results.details(part, job.seconds, visit.say)))
+                job.images += [(picture.path, picture.image) for picture in part.reply.pictures]
+            visit.messages, visit.images = job.messages, job.images
 
     def stop(self, tab: str, page: str) -> None:
         """Takes back a request that waits; a running one ends before the next step of the model."""

@@ -128,8 +128,8 @@ class Reply:
     def text(self) -> str:
         return "\n\n".join([*self.texts, self.writing] if self.writing else self.texts)
 
-    def message(self, seconds: float | None = None, say: Words = ENGLISH) -> dict:
-        """The answer as one chat message; the line of details comes with ``seconds``, at the end."""
+    def message(self, say: Words = ENGLISH, details: str = "") -> dict:
+        """The answer as one chat message, with HTML that says where it comes from at its end."""
         content: list[dict] = []
         for part in self.done:
             if isinstance(part, Picture):
@@ -142,8 +142,8 @@ class Reply:
             content.append(_text(figure(self.drawing, say)))
         if self.stopped:
             content.append(_text(f'<span class="provenance">{say("stopped unfinished")}</span>'))
-        if seconds is not None:
-            content.append(_text(f'<span class="provenance">{plain(self.provenance.line(seconds))}</span>'))
+        if details:
+            content.append(_text(details))
         return {"role": "assistant", "content": content or [_text("…")]}
 
     def written(self, say: Words) -> str:

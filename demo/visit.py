@@ -117,6 +117,8 @@ class Job:
     """The message as it was sent, to be given back after a failure."""
     messages: list[dict] = field(default_factory=list)
     """The conversation up to and with the message."""
+    images: list[tuple[str, Image]] = field(default_factory=list)
+    """Its images with their files, in order."""
     reference: Image | None = None
     started: float = field(default_factory=time.monotonic)
     seconds: float = 0.0

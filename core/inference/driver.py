@@ -55,7 +55,8 @@ class Driver:
                 self._programs.pop(key).throw(error)
 
     def step(self) -> Iterator[tuple[Hashable, Event | Ended]]:
-        """Advances every program to its next request, then answers all requests in one forward pass.
+        """Advances every program to its next request, then answers all requests in one forward pass. A program with
+        nothing to compute asks for an empty list.
 
         A program that fails ends alone. When the forward pass fails, all of them do.
         """
@@ -73,10 +74,11 @@ class Driver:
                     requests[key] = item
                 else:
                     yield key, item
-        if not requests:
+        packed = [piece for pieces in requests.values() for piece in pieces]
+        if not packed:
+            self._inbox.update((key, []) for key in requests)
             return
         try:
-            packed = [piece for pieces in requests.values() for piece in pieces]
             results = iter(self._model.step(packed, self._tokenizer.soi, self._tokenizer.eoi))
         except Exception as error:
             keys = self.running

@@ -52,13 +52,6 @@ class Provenance:
         decode = hashlib.sha256(decided.encode()).hexdigest()
         return cls(checkpoint.name, task, turn.seed, settings, chosen, warning, decode)
 
-    def line(self, seconds: float) -> str:
-        """For a person, under the output."""
-        parts = (
-            self.warning, f"Model {self.model}", self.task, f"seed {self.seed}", self.settings, f"{seconds:.1f} s"
-        )  # fmt: skip
-        return " · ".join(part for part in parts if part)
-
     def png_info(self) -> PngInfo:
         """Metadata of a PNG file."""
         info = PngInfo()

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 from core.errors import SettingsError
 from core.inference.generator import Generator
+from core.inference.zerogpu import ZeroGenerator, is_here
 from core.model.checkpoint import load
 
 
@@ -37,7 +38,8 @@ def load_versions(sources: list[str]) -> dict[str, Version]:
     """
     versions: dict[str, Version] = {}
     for source in sources:
-        generator = Generator(load(source))
+        checkpoint = load(source)
+        generator = ZeroGenerator(checkpoint) if is_here() else Generator(checkpoint)
         name = generator.checkpoint.name
         if name in versions:
             raise SettingsError(

@@ -62,8 +62,10 @@ def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
     )
     attached = gr.JSON(visible="hidden")
     notes = gr.HTML()
+    hint = gr.HTML()
     gallery = gr.Gallery(
-        label=label("conversation images"), visible=False, columns=8, height=110, allow_preview=False, buttons=[],
+        label=label("conversation images"), show_label=False, visible=False, columns=8, height=110, buttons=[],
+        allow_preview=False,
         elem_id="images", interactive=False,
     )  # fmt: skip
     with gr.Row(elem_id="answer"):
@@ -79,10 +81,13 @@ def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
 
     def draw(job: Job, say: Words) -> tuple:
         if not job.done:
-            return [*job.messages, job.parts[0].reply.message(say=say)], gr.skip(), gr.skip()
-        return job.messages, job.box if job.came_to_nothing else gr.skip(), gr.skip()
+            return [*job.messages, job.parts[0].reply.message(say)], gr.skip(), gr.skip(), gr.skip()
+        listed = [(path, render.input_alt(image, say)) for path, image in job.images]
+        images = gr.Gallery(listed, visible=bool(listed), selected_index=None)
+        hint = f'<p class="notes">{say("conversation images")}</p>' if listed else ""
+        return job.messages, job.box if job.came_to_nothing else gr.skip(), images, hint
 
-    page = Page(WORKBENCH, handlers, status, None, stop, [chat, box, gallery], draw)
+    page = Page(WORKBENCH, handlers, status, None, stop, [chat, box, gallery, hint], draw)
     feedback_bar(page, feedback, correctable=True)
     with gr.Accordion(label("advanced"), open=False):
         with gr.Row():
@@ -129,16 +134,12 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
         if (found := visits.attach(visit, box["files"])) is not None:
             box = {**box, "files": found.paths}
             if found.problems:
-                return gr.skip(), box, gr.skip(), "".join(map(render.problem, found.problems)), gr.skip()
+                told = "".join(map(render.problem, found.problems))
+                return gr.skip(), box, gr.skip(), gr.skip(), told, enabled(page.stop, False)
         updates = page.begin(request, lambda: handlers.chat(tab, box, answer, settings.controls(values), template))
         if isinstance(updates[0], list):
             return (updates[0], {"text": "", "files": []}, *updates[2:])
         return updates
-
-    def shown_images(request: gr.Request) -> gr.Gallery:
-        visit = visits.of(request.session_hash)
-        listed = [(path, render.input_alt(image, said(request))) for path, image in visit.images]
-        return gr.Gallery(listed, visible=bool(listed), selected_index=None)
 
     def again(event: gr.SelectData, box: dict, request: gr.Request) -> dict:
         visit = visits.of(request.session_hash)
@@ -166,7 +167,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
     def forget(request: gr.Request) -> tuple:
         handlers.new_conversation(request.session_hash)
         stop = enabled(page.stop, False)
-        return [], {"text": "", "files": []}, gr.Gallery([], visible=False), "", stop, "", None
+        return [], {"text": "", "files": []}, gr.Gallery([], visible=False), "", "", stop, "", None
 
     box.change(attach, box, [attached, notes], trigger_mode="always_last", queue=False, **QUIET)
     attached.change(None, [box, attached], box, js=MERGE_FILES, **QUIET)
@@ -176,7 +177,6 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
     answer.change(matter, answer, [drawing, writing], queue=False, **QUIET)
     inputs = [box, answer, template, *settings.components]
     begun = box.submit(begin, inputs, page.components, concurrency_limit=None, **QUIET)
-    ended = begun.then(page.follow, None, page.components, concurrency_limit=None, **QUIET)
-    ended.then(shown_images, None, gallery, **QUIET)
+    begun.then(page.follow, None, page.components, concurrency_limit=None, **QUIET)
     page.wire_stop()
     gr.on([new.click, chat.clear], forget, None, [*page.components, notes, attached], queue=False, **QUIET)
