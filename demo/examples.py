@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 from pydicom.data import get_testdata_file
 
 from core.data.images import open_image
 from core.data.oct_phantom import b_scan
+from core.data.stack import Stack, open_stack, stack_of
 from core.sequence import Image
 
 CAPTIONS = {
@@ -36,11 +38,16 @@ class Example:
     title: str
     image: Image
     question: str
+    path: Path | None = None
+
+    def stack(self) -> Stack:
+        """What the viewer shows: the file's own values where there is a file."""
+        return open_stack([self.path]) if self.path else stack_of(self.image)
 
 
 def load_examples() -> list[Example]:
     """The examples whose files are installed; nothing is downloaded."""
     found = [(title, get_testdata_file(name, download=False), question) for title, name, question in _SCANS]
-    examples = [Example(title, open_image(str(path)), question) for title, path, question in found if path]
+    examples = [Example(title, open_image(str(path)), question, Path(path)) for title, path, question in found if path]
     phantom = replace(Image(b_scan(3, "drusen")), modality="OPT", notes=("Simulated OCT scan, not of a person",))
     return [*examples, Example("Simulated OCT of the retina", phantom, "What does this OCT scan show?")]

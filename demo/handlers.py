@@ -30,6 +30,8 @@ LONGEST_PROMPT = 2000
 MOST_IMAGES = 4
 MOST_SEEDS = 4
 PREVIEWS = 8
+ALIVE_SECONDS = 1.0
+"""So often a program that waits for a picture is told that there is none yet: only then does Gradio find it gone."""
 BLANK = (128, 128, 128)
 
 WORKBENCH, DRAW, COMPARE = "workbench", "draw", "compare"
@@ -305,7 +307,7 @@ class Handlers:
     def request(
         self, client: str, task: Task, images: list[str], prompt: str, seed: int
     ) -> Iterator[tuple[Reply, dict | None]]:
-        """A task on uploaded files; yields the reply as its text grows, every ``TELL_SECONDS`` at most.
+        """A task on uploaded files; yields the reply as its text grows, and now and then while it does not.
 
         The record of where the reply comes from is given with the last one.
 
@@ -316,11 +318,11 @@ class Handlers:
         turn = self._task_turn(self.default, task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
         about = Provenance.of(self.default.generator.checkpoint, task.name, turn)
-        reply, started = Reply(about, self.visits.folder), time.monotonic()
+        reply, started = Reply(about, self.visits.answers), time.monotonic()
         told, seen = started, ""
         for event in self.service.submit(client, self.default.generator, turn):
             reply.add(event)
-            if reply.text != seen and time.monotonic() - told >= TELL_SECONDS:
+            if time.monotonic() - told >= (ALIVE_SECONDS if reply.text == seen else TELL_SECONDS):
                 told, seen = time.monotonic(), reply.text
                 yield reply, None
         yield reply, reply.provenance.record(time.monotonic() - started)

@@ -78,7 +78,8 @@ class Scan:
     stack: Stack
     files: str
     """Path of the file that the viewer fetches for a slice, with ``{slice}`` where the index goes."""
-    title: str = ""
+    opened: float = 0.0
+    """When, on the monotonic clock."""
     index: int = 0
     center: float | None = None
     width: float | None = None

@@ -9,8 +9,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from threading import Lock, Timer
 
-import numpy as np
-
 from core.data.stack import Stack
 from core.errors import BusyError, ImageError
 from core.inference.versions import Version
@@ -20,6 +18,8 @@ from demo.uploads import Uploads
 from demo.visit import Scan, Visit
 
 MOST_VISITS = 500
+MOST_SCAN_BYTES = 1 << 30
+"""Of the scans that are open in all tabs; the one that was opened longest ago is closed first."""
 RETURN_SECONDS = 10.0
 """So long a request runs on for a page that is gone: enough for a reload, not for a closed tab."""
 KEPT_SECONDS = 1800.0
@@ -48,6 +48,9 @@ class Visits:
         self._of_tab: dict[str, Visit] = {}
         self._of_token: dict[str, Visit] = {}
         self._lock = Lock()
+        self.answers = self.folder / "answers"
+        """Where the outputs of requests without a visit wait to be fetched."""
+        self.answers.mkdir(exist_ok=True)
 
     def arrive(self, tab: str, token: str) -> tuple[Visit, bool]:
         """The visit that a tab was in before it was reloaded, and True; or a new one, and False.
@@ -109,11 +112,14 @@ class Visits:
                     visit.consent = None
 
     def sweep(self, seconds: float = KEPT_SECONDS) -> None:
-        """Forgets the visits that were left so long ago, and deletes their files."""
+        """Forgets the visits that were left so long ago, and deletes their files and old answers to programs."""
         with self._lock:
             gone = [v for v in self._of_token.values() if not v.tabs and time.monotonic() - v.left >= seconds]
             for visit in gone:
                 self._drop(visit)
+        for file in self.answers.iterdir():
+            if time.time() - file.stat().st_mtime >= seconds:
+                file.unlink(missing_ok=True)
 
     def _forget(self, visit: Visit) -> None:
         with self._lock:
@@ -161,26 +167,25 @@ class Visits:
         visit.shown = [*(other for other in others if other in visit.attached), path]
         return visit.shown
 
-    def open_scan(self, visit: Visit, source: list[str] | Image, title: str = "") -> Scan:
-        """Opens uploaded files (a picture, a volume, or a series of DICOM files) or an image in the viewer.
+    def open_scan(self, visit: Visit, source: list[str] | Stack) -> Scan:
+        """Opens uploaded files (a picture, a volume, or a series of DICOM files) or a stack in the viewer.
 
         Raises:
             ImageError: they are not pictures of a supported kind, or do not belong together.
         """
-        stack = stack_of(source) if isinstance(source, Image) else self.uploads.scan(source)
-        visit.scan = Scan(stack, render.save_slices(stack, visit.folder), title, index=stack.slices // 2)
+        stack = source if isinstance(source, Stack) else self.uploads.scan(source)
+        visit.scan = Scan(stack, render.save_slices(stack, visit.folder), time.monotonic(), stack.slices // 2)
+        with self._lock:
+            open_scans = sorted((v for v in self._of_token.values() if v.scan), key=lambda v: v.scan.opened)
+            total = sum(v.scan.stack.values.nbytes for v in open_scans)
+            for other in open_scans[:-1]:
+                if total <= MOST_SCAN_BYTES:
+                    break
+                total -= other.scan.stack.values.nbytes
+                other.scan = None
         return visit.scan
 
     def view(self, visit: Visit, index: int, center: float | None, width: float | None) -> None:
         """Remembers which slice and window the tab looks at; the model is shown the same."""
         if visit.scan is not None and 0 <= index < visit.scan.stack.slices:
             visit.scan = replace(visit.scan, index=index, center=center, width=width)
-
-
-def stack_of(image: Image) -> Stack:
-    """A picture as a stack of one coloured slice."""
-    return Stack(
-        values=np.asarray(image.pixels)[None], slope=1.0, intercept=0.0, units="", window=None, function="LINEAR",
-        inverted=False, padding=None, presets=(), spacing_mm=image.spacing_mm, thickness_mm=None,
-        modality=image.modality, notes=image.notes, removed=image.removed, kept=(),
-    )  # fmt: skip

@@ -24,7 +24,8 @@ FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in 
 # They run on machines that have no torch, and a page of the studio must open in a second.
 TORCH_FREE = ("core.config", "core.errors", "core.sequence", "core.tasks", "core.data.images", "core.data.dicom")
 TORCH_FREE += ("core.data.stack", "core.tasks.regions")
-TORCH_FREE_LATER = ("core.feedback", "studio")  # from the day they exist
+TORCH_FREE += ("core.feedback.store", "core.feedback.mirror")
+TORCH_FREE_LATER = ("studio",)  # from the day it exists
 
 
 def floor(module: str) -> int | None:

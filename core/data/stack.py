@@ -170,6 +170,15 @@ def open_stack(paths: list[Path]) -> Stack:
     return _stack(scan)
 
 
+def stack_of(image: Image) -> Stack:
+    """A picture as a stack of one coloured slice."""
+    return Stack(
+        values=np.asarray(image.pixels)[None], slope=1.0, intercept=0.0, units="", window=None, function="LINEAR",
+        inverted=False, padding=None, presets=(), spacing_mm=image.spacing_mm, thickness_mm=None,
+        modality=image.modality, notes=image.notes, removed=image.removed, kept=(),
+    )  # fmt: skip
+
+
 def _read_pages(file: BinaryIO, kind: str) -> Scan:
     """All pages of a picture that are of the first one's size and kind; previews and the like are left out."""
     planes, notes, removed, inverted = [], [], set(), False

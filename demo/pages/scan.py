@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gradio as gr
 
+from core.data.stack import stack_of
 from core.errors import PromptError, UniMedError
 from core.inference.once import image_sampling
 from core.tasks import Task
@@ -61,7 +62,7 @@ class Viewer:
             if source is None:
                 return self.shown(request)
             try:
-                chosen = self.handlers.examples[source].image if isinstance(source, int) else [str(p) for p in source]
+                chosen = self.handlers.examples[source].stack() if isinstance(source, int) else [str(p) for p in source]
                 visits.open_scan(visits.of(request.session_hash), chosen)
             except UniMedError as error:
                 return None, gr.skip(), gr.skip(), render.problem(str(error))
@@ -206,5 +207,5 @@ def take_result(handlers: Handlers, viewer: Viewer, request: gr.Request, page: s
     if not pictures:
         error = PromptError("There is no result yet", remedy="Run the task first")
         return gr.skip(), gr.skip(), gr.skip(), render.problem(str(error))
-    handlers.visits.open_scan(visit, pictures[-1].image)
+    handlers.visits.open_scan(visit, stack_of(pictures[-1].image))
     return viewer.shown(request)
