@@ -132,8 +132,8 @@ def _run(options: argparse.Namespace) -> None:
     from core.data.images import open_image
     from core.inference.generator import Generator
     from core.inference.once import run_task
-    from core.inference.provenance import NOTICE
     from core.model.checkpoint import load
+    from core.sequence import NOTICE
 
     task = get_task(options.task)
     if task.images and not options.image:

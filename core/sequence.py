@@ -12,6 +12,9 @@ from functools import cached_property
 
 from PIL import Image as PILImage
 
+NOTICE = "AI-generated. For research, not for diagnosis."
+"""What every output carries."""
+
 
 @dataclass(frozen=True)
 class Text:

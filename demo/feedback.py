@@ -44,7 +44,7 @@ class Feedback:
             raise FeedbackError(say("empty feedback"))
         store, code = self._consented(visit, consent, say)
         part = job.parts[0]
-        generation = self._generation(store, code, job, part)
+        generation = self._generation(store, visit, code, job, part)
         if thumb is not None:
             store.rate(code, generation.response_ids[-1], thumb, comment)
         if correction:
@@ -68,7 +68,7 @@ class Feedback:
                 raise FeedbackError(say("voted"))
             if consent:
                 store, code = self._consented(visit, consent, say)
-                left, right = (self._generation(store, code, job, part) for part in job.parts)
+                left, right = (self._generation(store, visit, code, job, part) for part in job.parts)
                 store.compare(code, left.id, right.id, STORED.get(choice, choice))
             job.vote, job.vote_code = choice, code
         return self.reveal(job, say)
@@ -114,7 +114,7 @@ class Feedback:
         return self._store, visit.consent
 
     @staticmethod
-    def _generation(store: FeedbackStore, code: str, job: Job, part: Part) -> GenerationRef:
+    def _generation(store: FeedbackStore, visit: Visit, code: str, job: Job, part: Part) -> GenerationRef:
         """Keeps the input and the output that a feedback is about, once."""
         turn, about = part.turn, part.reply.provenance
         outputs = [p.image if isinstance(p, render.Picture) else Text(p) for p in part.reply.done]
@@ -129,4 +129,5 @@ class Feedback:
             model_fingerprint=part.version.fingerprint,
             outputs=outputs,
             key=f"{job.id}-{part.label}",
+            generated=visit.written,
         )

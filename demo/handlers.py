@@ -30,8 +30,8 @@ LONGEST_PROMPT = 2000
 MOST_IMAGES = 4
 MOST_SEEDS = 4
 PREVIEWS = 8
-ALIVE_SECONDS = 1.0
-"""So often a program that waits for a picture is told that there is none yet: only then does Gradio find it gone."""
+ALIVE_SECONDS = 2.0
+"""So often a program that waits is told, at the latest. Gradio finds out that it is gone only then, and at the start."""
 BLANK = (128, 128, 128)
 
 WORKBENCH, DRAW, COMPARE = "workbench", "draw", "compare"
@@ -284,6 +284,8 @@ class Handlers:
                 job.messages.append(part.reply.message(visit.say, results.details(part, job.seconds, visit.say)))
                 job.images += [(picture.path, picture.image) for picture in part.reply.pictures]
             visit.messages, visit.images = job.messages, job.images
+            outputs = part.turn.session.history[job.before + len(part.turn.inputs) :]
+            visit.written.update(segment.text for segment in outputs if isinstance(segment, Text))
 
     def stop(self, tab: str, page: str) -> None:
         """Takes back a request that waits; a running one ends before the next step of the model."""
@@ -299,7 +301,7 @@ class Handlers:
             visit.jobs.pop(WORKBENCH, None)
             visit.version = self._version(version)
             visit.session = visit.version.generator.session()
-            visit.messages, visit.images = [], []
+            visit.messages, visit.images, visit.written = [], [], set()
             visit.attached, visit.read, visit.shown = {}, {}, []
 
     # API: one request without a visit
@@ -320,9 +322,14 @@ class Handlers:
         about = Provenance.of(self.default.generator.checkpoint, task.name, turn)
         reply, started = Reply(about, self.visits.answers), time.monotonic()
         told, seen = started, ""
-        for event in self.service.submit(client, self.default.generator, turn):
-            reply.add(event)
-            if time.monotonic() - told >= (ALIVE_SECONDS if reply.text == seen else TELL_SECONDS):
-                told, seen = time.monotonic(), reply.text
-                yield reply, None
+        request = self.service.submit(client, self.default.generator, turn)
+        try:
+            yield reply, None
+            for event in request:
+                reply.add(event)
+                if time.monotonic() - told >= (ALIVE_SECONDS if reply.text == seen else TELL_SECONDS):
+                    told, seen = time.monotonic(), reply.text
+                    yield reply, None
+        finally:
+            request.cancel()  # does nothing to a request that has ended
         yield reply, reply.provenance.record(time.monotonic() - started)

@@ -207,6 +207,8 @@ class Visit:
     messages: list[dict] = field(default_factory=list)
     images: list[tuple[str, Image]] = field(default_factory=list)
     """Every image of the conversation with its file, in order."""
+    written: set[str] = field(default_factory=set)
+    """Its texts that the model wrote."""
     attached: dict[str, Image] = field(default_factory=dict)
     """Images that were read and wait to be sent, by the path of the de-identified file."""
     read: dict[str, str] = field(default_factory=dict)

@@ -23,8 +23,8 @@ from core.evaluation.features import HubNetwork
 from core.evaluation.page import write_page
 from core.evaluation.tasks import EVALUATORS
 from core.inference.generator import Generator
-from core.inference.provenance import NOTICE
 from core.model.checkpoint import load
+from core.sequence import NOTICE
 from core.tasks import TASKS
 
 TRAIN_LIMIT = 1000

@@ -6,7 +6,8 @@ from html import escape
 from pathlib import Path
 
 from core.evaluation.bench import Example, Panel
-from core.inference.provenance import NOTICE, XMP
+from core.inference.provenance import XMP
+from core.sequence import NOTICE
 from core.tasks import TASKS
 
 MAX_SIDE = 384
@@ -117,8 +118,7 @@ def _section(result: dict, task: str, examples: list[Example], out: Path) -> str
 
 
 def number(value: float | None, unit: str) -> str:
-    """A value for a person: a share in per cent, a distance with its unit; three significant digits where it is small.
-    """
+    """A value for a person: a share in per cent, a distance with its unit; three significant digits where it is small."""
     if value is None:
         return "–"
     if unit == "share":
@@ -196,8 +196,7 @@ def _controls(controls: list[dict]) -> str:
     lines = []
     for control in controls:
         cells = "".join(
-            _cell(control[name], "share") + _stacked(change(control[f"{name}_drop"]))
-            for name in ("blanked", "swapped")
+            _cell(control[name], "share") + _stacked(change(control[f"{name}_drop"])) for name in ("blanked", "swapped")
         )
         lines.append(f"<tr><td>{escape(control['metric'])}</td>{_cell(control['image'], 'share')}{cells}</tr>")
     head = ["metric", "its own image", "blanked", "change, points", "swapped", "change, points"]

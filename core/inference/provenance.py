@@ -12,9 +12,8 @@ from PIL.PngImagePlugin import PngInfo
 from core.config import ImageSampling, TextSampling
 from core.inference.session import Turn
 from core.model.checkpoint import Checkpoint
-from core.sequence import Image
+from core.sequence import NOTICE, Image
 
-NOTICE = "AI-generated. For research, not for diagnosis."
 # IPTC's code for media made by a trained model, which image viewers and catalogues look for.
 XMP = """<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="http://www.w3.org/1999/02/22-rdf-syntax-ns#">
 <rdf:Description xmlns:Iptc4xmpExt="http://iptc.org/std/Iptc4xmpExt/2008-02-29/"

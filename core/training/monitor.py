@@ -14,9 +14,9 @@ from tqdm import tqdm
 from core.inference.events import SegmentDone
 from core.inference.generator import Generator
 from core.inference.once import task_turn
-from core.inference.provenance import NOTICE
 from core.model.checkpoint import Checkpoint
 from core.model.unified import UnifiedModel
+from core.sequence import NOTICE
 from core.tasks import MODALITIES, TASKS
 from core.tasks.generation import plain_caption
 from core.training.parallel import world

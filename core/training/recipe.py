@@ -145,7 +145,6 @@ def binding(recipe, *files: str) -> dict:
     return json.loads(json.dumps(values)) | {name: fingerprint(Path(getattr(recipe, name))) for name in files}
 
 
-
 def _known(key: str, values, known: tuple[str, ...]) -> None:
     for value in values:
         if value not in known:
