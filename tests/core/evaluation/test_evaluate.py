@@ -17,7 +17,7 @@ from core.evaluation.bench import balanced
 from core.evaluation.evaluate import _select, evaluate
 from core.evaluation.page import card_table, change, number
 from core.evaluation.reading import swapped
-from core.inference.provenance import NOTICE
+from core.sequence import NOTICE
 
 pytestmark = pytest.mark.usefixtures("little_training")
 
