@@ -6,22 +6,33 @@ python app.py [--port P] [--host H] [--model M ...] [--auth USER:PASSWORD] [--st
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import signal
 import socket
 import sys
-import tempfile
 import time
+import traceback
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
+from typing import TYPE_CHECKING
 
-from core.config import data_folder, database_url, default_model, mirror_settings
+from core.config import data_folder, database_url, default_model, is_lasting, mirror_settings
 from core.errors import SettingsError, UniMedError
+from demo.uploads import own_folder
+
+if TYPE_CHECKING:
+    from core.feedback.mirror import Mirror
+    from core.feedback.store import FeedbackStore
 
 LARGEST_UPLOAD = "512mb"
 UPLOAD_SECONDS = 1800
 """After this time an upload is deleted even if nobody has read it; a request may wait that long for the model."""
-STOP_SECONDS = 20.0
-"""So long running requests may take to end when the program is told to."""
+STOP_SECONDS = 8.0
+"""So long running requests may take to end when the program is told to; containers are killed after ten."""
+FETCH_SECONDS = 1.0
+"""So long the last answers may then take to their clients, who fetch files after them."""
 MOST_THREADS = 512
 """Every visitor who waits for the model holds one, which sleeps."""
 
@@ -51,22 +62,20 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up, and no proxy can tell
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", options.host]))
     from core.feedback.store import FeedbackStore
-    from core.inference.service import Service
+    from core.inference.service import Limits, Service
     from core.inference.versions import load_versions
+    from core.inference.zerogpu import is_here
     from demo.app import STYLES, build, head, theme
     from demo.strings import I18N
     from demo.uploads import delete_old_uploads
 
+    quote_nothing()
     store = mirror = None
     if not options.no_feedback:
         data = data_folder()
         store = FeedbackStore(database_url(data), data / "pictures")
-        if (settings := mirror_settings()) is not None:
-            from core.feedback.mirror import Mirror
-
-            mirror = Mirror(store, data / "mirror", repo_id=settings[0], token=settings[1])
-    sys.setswitchinterval(0.0005)
-    service = Service()
+        mirror = open_mirror(store, data)
+    service = Service(Limits(running=1) if is_here() else None)
     demo = build(load_versions(options.model or [default_model()]), service, folder, store, mirror and mirror.trigger)
     _, url, _ = demo.launch(
         server_name=options.host,
@@ -88,20 +97,72 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     )
     print(f"UniMed Studio runs at {url} (Ctrl+C ends it)", flush=True)
     try:
+        minutes = 0
         while True:
             time.sleep(60)
-            delete_old_uploads(demo.upload_file_set, UPLOAD_SECONDS)
-            demo.handlers.visits.sweep()
-            if store is not None:
-                store.purge_expired()
-                store.sweep()
+            chore(delete_old_uploads, demo.upload_file_set, UPLOAD_SECONDS)
+            chore(demo.handlers.visits.sweep)
+            minutes += 1
+            if store is not None and minutes % 60 == 0:
+                chore(store.purge_expired)
+                chore(store.sweep)
     finally:
+        busy = any(service.load())
         service.close(STOP_SECONDS)
+        if busy:
+            time.sleep(FETCH_SECONDS)
         demo.close(verbose=False)
         if mirror is not None:
             mirror.stop()
         if store is not None:
             store.close()
+
+
+def chore(do: Callable, *values: object) -> None:
+    """Does something that the server can do without; a failure is told, and tried again the next time."""
+    try:
+        do(*values)
+    except (UniMedError, OSError) as error:
+        print(f"Not done: {do.__name__} ({type(error).__name__})", file=sys.stderr, flush=True)
+
+
+def quote_nothing() -> None:
+    """Keeps what clients have sent out of the log: tracebacks of Gradio and of its server end with names of files and
+    with prompts. What remains is the kind of an error, and where it arose."""
+    from gradio import queueing, route_utils, routes
+
+    def brief(error: BaseException) -> str:
+        frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
+        return " < ".join([type(error).__name__, *(f"{Path(f.filename).name}:{f.lineno}" for f in frames)])
+
+    def tell() -> None:
+        print(f"A request failed: {brief(sys.exception())}", file=sys.stderr, flush=True)
+
+    def record(*values: object, **named: object) -> logging.LogRecord:
+        made = logging.LogRecord(*values, **named)
+        if made.exc_info and made.exc_info[1] is not None:
+            made.msg, made.args, made.exc_info = f"{made.getMessage().strip()}: {brief(made.exc_info[1])}", (), None
+        return made
+
+    for module in (queueing, route_utils, routes):
+        module.traceback = SimpleNamespace(print_exc=tell)
+    logging.setLogRecordFactory(record)
+
+
+def open_mirror(store: FeedbackStore, folder: Path) -> Mirror | None:
+    """The copy of the feedback on the hub, where one is set; a hub that refuses or is away does not stop the demo."""
+    if (settings := mirror_settings()) is None:
+        return None
+    from core.feedback.mirror import Mirror
+
+    if not is_lasting(folder):
+        print("The feedback is not mirrored: without lasting storage nobody could withdraw it later", file=sys.stderr)
+        return None
+    try:
+        return Mirror(store, folder / "mirror", repo_id=settings[0], token=settings[1])
+    except UniMedError as error:
+        print(f"Warning: {error}", file=sys.stderr, flush=True)
+        return None
 
 
 def credentials(auth: str | None) -> tuple[str, str] | None:
@@ -130,15 +191,21 @@ def check_port(host: str, port: int) -> None:
             ) from error
 
 
+def end(*_: object) -> None:
+    """Ends the program in order, also when it is told twice."""
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    sys.exit(0)
+
+
 def main() -> int:
     options = arguments()
-    signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+    signal.signal(signal.SIGTERM, end)
     if options.studio:
         print("The studio is not part of this version yet; starting the demo alone.", file=sys.stderr, flush=True)
     try:
         check_port(options.host, options.port)
-        with tempfile.TemporaryDirectory(prefix="unimed-demo-", ignore_cleanup_errors=True) as folder:
-            serve(options, Path(folder))
+        with own_folder() as folder:
+            serve(options, folder)
     except UniMedError as error:
         print(f"Error: {error}", file=sys.stderr)
         return 2

@@ -261,6 +261,11 @@ def database_url(folder: Path) -> str:
     return os.environ.get("UNIMED_DATABASE", f"sqlite:///{(folder / 'feedback.sqlite').resolve()}")
 
 
+def is_lasting(folder: Path) -> bool:
+    """Whether what is kept there, or in the named database, outlives this program: on a Space only with storage."""
+    return not os.environ.get("SPACE_ID") or "UNIMED_DATABASE" in os.environ or folder.is_relative_to("/data")
+
+
 def mirror_settings() -> tuple[str, str] | None:
     """Dataset repository that the feedback is copied to (``UNIMED_FEEDBACK_REPO``) and the token for it (``HF_TOKEN``);
     None where one of them is not set."""

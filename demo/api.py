@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator
 
 import gradio as gr
@@ -64,6 +65,9 @@ def endpoint(handlers: Handlers, task: Task) -> Callable[..., Iterator[tuple]]:
                 yield (*(results[kind] for kind in task.outputs), record)
         except UniMedError as error:
             raise gr.Error(str(error), print_exception=False) from error
+        except Exception as error:  # its text could quote a prompt
+            print(f"The model failed with {type(error).__name__}", file=sys.stderr, flush=True)
+            raise gr.Error(f"The model failed: {type(error).__name__}.", print_exception=False) from None
 
     words = {"label": task.prompt_label.lower(), "example": task.examples[0] if task.examples else ""}
     run.__name__ = task.name

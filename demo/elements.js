@@ -638,7 +638,7 @@ class Viewer extends Surface {
       button.setAttribute("aria-pressed", center === this.center && width === this.width);
     }
     Object.assign(this.picture, { width: this.columns || 1, height: this.rows || 1 }); // empties it, too
-    if (!this.columns) return;
+    if (!this.columns || this.colour !== this.pixels instanceof Image) return; // not yet those of this kind of scan
     const context = this.picture.getContext("2d");
     if (this.colour) return context.drawImage(this.pixels, 0, 0);
     const greys = this.greys(), picture = new ImageData(this.columns, this.rows);
@@ -698,7 +698,7 @@ class Viewer extends Surface {
     this.emitSoon(() => {
       const { center, width, slice } = this;
       if (!SLOT.test(this.getAttribute("src")) && slice !== this.number("slice")) this.asked.push(slice);
-      return { center, width, slice };
+      return { center, width, slice, key: this.getAttribute("key") };
     });
   }
 

@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 
 from core.errors import FeedbackError
 from core.feedback.runs import GenerationRef
 from core.feedback.screen import screened
 from core.feedback.store import FeedbackStore
-from core.sequence import Text
-from demo import render
 from demo.strings import Words
 from demo.visit import Job, Part, Visit
 from demo.visits import Visits
@@ -28,9 +27,13 @@ class Feedback:
         self._visits, self._store, self._withdrawn = visits, store, withdrawn
 
     def give(
-        self, tab: str, page: str, thumb: int | None, comment: str, correction: str, consent: bool, say: Words
-    ) -> str:
+        self, tab: str, page: str, which: int, thumb: int | None, comment: str, correction: str, consent: bool,
+        say: Words,
+    ) -> str:  # fmt: skip
         """Keeps a thumb, a sentence or a corrected answer on a page's last output. Returns what to tell.
+
+        Args:
+            which: of several outputs, from 1.
 
         Raises:
             FeedbackError: there is nothing to keep, no consent, or it cannot be kept; then nothing is.
@@ -42,14 +45,16 @@ class Feedback:
         comment, correction = screened(comment or "").strip(), screened(correction or "").strip()
         if thumb is None and (comment or not correction):
             raise FeedbackError(say("empty feedback"))
-        store, code = self._consented(visit, consent, say)
-        part = job.parts[0]
-        generation = self._generation(store, visit, code, job, part)
-        if thumb is not None:
-            store.rate(code, generation.response_ids[-1], thumb, comment)
-        if correction:
-            outputs = zip(generation.response_ids, part.reply.done, strict=True)
-            store.correct(code, [i for i, output in outputs if isinstance(output, str)][-1], correction)
+        if not 1 <= which <= len(job.parts):
+            raise FeedbackError(say("no such image", count=len(job.parts)))
+        part = job.parts[which - 1]
+        with self._keeping(visit, consent, say) as (store, code):
+            generation = self._generation(store, visit, code, job, part)
+            if thumb is not None:
+                store.rate(code, generation.response_ids[-1], thumb, comment)
+            if correction:
+                outputs = zip(generation.response_ids, part.reply.done, strict=True)
+                store.correct(code, [i for i, output in outputs if isinstance(output, str)][-1], correction)
         return say("thanks", code=code)
 
     def vote(self, tab: str, choice: str, consent: bool, say: Words) -> str:
@@ -67,9 +72,9 @@ class Feedback:
             if job.vote is not None:
                 raise FeedbackError(say("voted"))
             if consent:
-                store, code = self._consented(visit, consent, say)
-                left, right = (self._generation(store, visit, code, job, part) for part in job.parts)
-                store.compare(code, left.id, right.id, STORED.get(choice, choice))
+                with self._keeping(visit, consent, say) as (store, code):
+                    left, right = (self._generation(store, visit, code, job, part) for part in job.parts)
+                    store.compare(code, left.id, right.id, STORED.get(choice, choice))
             job.vote, job.vote_code = choice, code
         return self.reveal(job, say)
 
@@ -89,19 +94,36 @@ class Feedback:
             lines.append(f"<p>{html.escape(say('reveal', label=part.label, who=who))}</p>")
         return "".join(lines)
 
-    def withdraw(self, code: str) -> int:
+    def withdraw(self, code: str, say: Words) -> int:
         """Deletes everything that was kept under a code. Returns how many entries.
 
         Raises:
             FeedbackError: there is no such code.
         """
         if self._store is None:
-            raise FeedbackError("Feedback is switched off on this server", remedy="There is nothing to withdraw")
+            raise FeedbackError(say("feedback off"))
         count = self._store.withdraw(code)
-        self._visits.forget_consent(code)
         if self._withdrawn is not None:
             self._withdrawn()
         return count
+
+    @contextmanager
+    def _keeping(self, visit: Visit, consent: bool, say: Words) -> Iterator[tuple[FeedbackStore, str]]:
+        """The store and the visitor's code. Where something fails half-way and nobody knows the code yet, what was kept
+        is deleted; the visitor is told the code if that fails, too."""
+        before = visit.consent
+        store, code = self._consented(visit, consent, say)
+        try:
+            yield store, code
+        except FeedbackError:
+            if code == before:
+                raise
+            try:
+                store.withdraw(code)
+            except FeedbackError:
+                raise FeedbackError(say("kept in part", code=code)) from None
+            visit.consent = None
+            raise
 
     def _consented(self, visit: Visit, consent: bool, say: Words) -> tuple[FeedbackStore, str]:
         if self._store is None:
@@ -109,21 +131,29 @@ class Feedback:
         if not consent:
             raise FeedbackError(say("no consent"))
         with visit.lock:
+            if visit.consent is not None:
+                try:
+                    self._store.consent_of(visit.consent)
+                except FeedbackError:  # withdrawn or expired
+                    visit.consent = None
             if visit.consent is None:
                 visit.consent = self._store.give_consent()
-        return self._store, visit.consent
+            return self._store, visit.consent
 
     @staticmethod
     def _generation(store: FeedbackStore, visit: Visit, code: str, job: Job, part: Part) -> GenerationRef:
         """Keeps the input and the output that a feedback is about, once."""
-        turn, about = part.turn, part.reply.provenance
-        outputs = [p.image if isinstance(p, render.Picture) else Text(p) for p in part.reply.done]
-        history = turn.session.history[: job.before] if job.page == "workbench" else []
+        about = part.reply.provenance
+        inputs, outputs = part.judged
+        settings = about.record(job.seconds)["parameters"]
+        if part.region is not None:
+            settings["region"] = {"kind": part.region.kind, "coordinates": part.region.coordinates}
+        history = part.turn.session.history[: job.before] if job.page == "workbench" else []
         return store.add_generation(
             code,
             task=about.task,
-            inputs=[*history, *turn.inputs],
-            settings=about.record(job.seconds)["parameters"],
+            inputs=[*history, *inputs],
+            settings=settings,
             seed=about.seed,
             model_name=part.version.name,
             model_fingerprint=part.version.fingerprint,

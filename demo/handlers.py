@@ -11,7 +11,7 @@ from pathlib import Path
 from PIL import Image as PILImage
 
 from core.config import ImageSampling
-from core.errors import PromptError
+from core.errors import BusyError, PromptError
 from core.inference.once import image_sampling
 from core.inference.provenance import Provenance
 from core.inference.service import Service
@@ -27,11 +27,12 @@ from demo.visit import RANDOM_SEED, TELL_SECONDS, Controls, Job, Part, Visit
 from demo.visits import Visits
 
 LONGEST_PROMPT = 2000
-MOST_IMAGES = 4
+MOST_MESSAGES = 100
 MOST_SEEDS = 4
 PREVIEWS = 8
 ALIVE_SECONDS = 2.0
-"""So often a program that waits is told, at the latest. Gradio finds out that it is gone only then, and at the start."""
+"""So often a program that waits is told, at the latest. Only then, and at the start, does Gradio find out that it is
+gone."""
 BLANK = (128, 128, 128)
 
 WORKBENCH, DRAW, COMPARE = "workbench", "draw", "compare"
@@ -41,7 +42,7 @@ SCAN_TASKS = tuple(task for task in TASKS.values() if task.images)
 
 def checked_prompt(text: str | None) -> str:
     """A prompt without blanks around it, of at most ``LONGEST_PROMPT`` characters."""
-    text = (text or "").strip()
+    text = (text or "").encode("utf-8", "replace").decode().strip()  # halves of surrogate pairs are no text
     if len(text) > LONGEST_PROMPT:
         raise PromptError(
             f"The text has {len(text)} characters", remedy=f"Shorten it to at most {LONGEST_PROMPT} characters"
@@ -89,20 +90,31 @@ class Handlers:
         text = checked_prompt(box["text"])
         if not text:
             raise PromptError("The message has no text", remedy="Ask a question, or say what to draw")
-        if len(box["files"]) > MOST_IMAGES:
-            raise PromptError("Too many images", value=len(box["files"]), remedy=f"Send at most {MOST_IMAGES}")
-        images = [(path, visit.attached[path]) for path in box["files"]]
-        outputs, named = ANSWERS[answer], TASKS.get(task)
-        if named and set(named.outputs) == set(outputs):
-            outputs = named.outputs  # in the task's own order
-        turn = self._turn(
-            visit.version, visit.session, [*(image for _, image in images), Text(text)], outputs, controls,
-            image=image_sampling(visit.version.generator.config, named) if named else None,
-            reads_directly="image" not in outputs,
-        )  # fmt: skip
-        part = self._part("", visit, visit.version, turn, task or "chat", text)
-        said = [*visit.messages, render.user_message(text, images, visit.say)]
-        return self._begin(tab, WORKBENCH, [part], box=box, messages=said, images=[*visit.images, *images])
+        with visit.lock:
+            if len(visit.messages) >= MOST_MESSAGES:
+                raise PromptError(f"The conversation has {len(visit.messages)} messages", remedy="Start a new one")
+            images = [(path, visit.attached[path]) for path in box["files"]]
+            outputs, named = ANSWERS[answer], TASKS.get(task)
+            if named and set(named.outputs) == set(outputs):
+                outputs = named.outputs  # in the task's own order
+            turn = self._turn(
+                visit.version, visit.session, [*(image for _, image in images), Text(text)], outputs, controls,
+                image=image_sampling(visit.version.generator.config, named) if named else None,
+                reads_directly="image" not in outputs,
+            )  # fmt: skip
+            part = self._part("", visit, visit.version, turn, task or "chat", text)
+            job = Job(
+                WORKBENCH,
+                [part],
+                before=len(visit.session.history),
+                box=box,
+                messages=[*visit.messages, render.user_message(text, images, visit.say)],
+                images=[*visit.images, *images],
+                finish=lambda job: self._conclude(visit, job),
+            )
+            self._begin(visit, job)
+            visit.attached, visit.read = dict(images), {}
+        return job
 
     def task(
         self, tab: str, name: str, prompt: str, controls: Controls, region: Region | None = None,
@@ -124,7 +136,7 @@ class Handlers:
         seen, box = region.crop(shown) if region else (shown, None)
         part = self._task_part("", visit, chosen, task, [seen], prompt, controls)
         part.shown, part.region, part.box = shown, region, box
-        return self._begin(tab, name, [part], reference=reference)
+        return self._begin(visit, Job(name, [part], reference=reference))
 
     def dependence(self, tab: str, name: str, prompt: str, controls: Controls) -> Job:
         """Asks the same about the scan, about a blank picture and about another scan."""
@@ -143,7 +155,7 @@ class Handlers:
             part = self._task_part(label, visit, self.default, task, [image], prompt, controls)
             part.shown = image
             parts.append(part)
-        return self._begin(tab, name, parts)
+        return self._begin(visit, Job(name, parts))
 
     def draw(self, tab: str, caption: str, seeds: int, controls: Controls, version: str = "") -> Job:
         """Draws a caption with several seeds in a row."""
@@ -153,7 +165,7 @@ class Handlers:
             self._task_part(f"{first + i}", visit, chosen, task, [], caption, replace(controls, seed=first + i))
             for i in range(max(1, min(int(seeds), MOST_SEEDS)))
         ]
-        return self._begin(tab, DRAW, parts)
+        return self._begin(visit, Job(DRAW, parts))
 
     def compare(self, tab: str, name: str, prompt: str, sides: tuple[Side, Side]) -> Job:
         """Runs one request on two versions or settings, in random order.
@@ -179,7 +191,7 @@ class Handlers:
             part = self._task_part(label, visit, pair[i], task, images, prompt, controls)
             part.shown = images[0] if images else None
             parts.append(part)
-        return self._begin(tab, COMPARE, parts)
+        return self._begin(visit, Job(COMPARE, parts))
 
     @staticmethod
     def _decided(version: Version, task: Task, controls: Controls) -> tuple:
@@ -195,9 +207,12 @@ class Handlers:
 
     @staticmethod
     def _scan_image(visit: Visit) -> Image:
-        if visit.scan is None:
+        scan = visit.scan
+        if scan is None and visit.evicted:
+            raise PromptError("Your scan was closed to make room for others", remedy="Open it again")
+        if scan is None:
             raise PromptError("There is no image yet", remedy="Upload one or choose an example")
-        return visit.scan.image
+        return scan.image
 
     def _task_part(
         self, label: str, visit: Visit, version: Version, task: Task, images: list[Image], prompt: str,
@@ -230,23 +245,22 @@ class Handlers:
     @staticmethod
     def _part(label: str, visit: Visit, version: Version, turn: Turn, task: str, prompt: str) -> Part:
         about = Provenance.of(version.generator.checkpoint, task, turn)
-        return Part(label, version, turn, Reply(about, visit.folder), prompt)
+        return Part(label, version, turn, Reply(about, visit.folder, blind=label in ("A", "B")), prompt)
 
-    def _begin(self, tab: str, page: str, parts: list[Part], **about) -> Job:
-        visit = self.visits.of(tab)
+    def _begin(self, visit: Visit, job: Job) -> Job:
+        """Queues every part of a job, or none."""
         with visit.lock:
-            if (last := visit.jobs.get(page)) is not None and not last.done:
+            if (last := visit.jobs.get(job.page)) is not None and not last.done:
                 raise PromptError("Your last request here is still under way", remedy="Wait for it, or stop it")
-            job = Job(page, parts, before=len(parts[0].turn.session.history), **about)
             try:
-                for part in parts:
+                for part in job.parts:
                     part.request = self.service.submit(visit.token, part.version.generator, part.turn)
             except Exception:
-                for part in parts:
+                for part in job.parts:
                     if part.request is not None:
                         part.request.cancel()
                 raise
-            visit.jobs[page] = job
+            visit.jobs[job.page] = job
         job.run()
         return job
 
@@ -259,23 +273,18 @@ class Handlers:
         if job is None:
             return
         for _ in job.follow():
+            yield job
             if visit.jobs.get(page) is not job:
                 return  # a new conversation has begun
-            yield job
-        if visit.jobs.get(page) is not job:
-            return
-        if page == WORKBENCH:
-            self._conclude(visit, job)
         yield job
 
     @staticmethod
     def _conclude(visit: Visit, job: Job) -> None:
-        """Puts the answer into the conversation, or gives the message back when it has failed. Once."""
+        """Puts the answer into the conversation, or gives the message back when it has failed."""
+        (part,) = job.parts
         with visit.lock:
-            if job.concluded:
-                return
-            job.concluded = True
-            (part,) = job.parts
+            if visit.jobs.get(WORKBENCH) is not job:
+                return  # a new conversation has begun
             if job.came_to_nothing:
                 part.turn.session.rewind(job.before)
                 job.messages.pop()
@@ -332,4 +341,6 @@ class Handlers:
                     yield reply, None
         finally:
             request.cancel()  # does nothing to a request that has ended
+        if reply.stopped:
+            raise BusyError("The server stopped before this was done", remedy="Send it again in a minute")
         yield reply, reply.provenance.record(time.monotonic() - started)

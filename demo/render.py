@@ -12,7 +12,7 @@ from urllib.parse import quote
 
 from core.data.stack import Stack
 from core.inference.events import Event, ImagePreview, ImageProgress, SegmentDone, Stopped, TextDelta, Waiting
-from core.inference.provenance import Provenance
+from core.inference.provenance import Provenance, save_marked
 from core.sequence import Image, Text
 from demo.strings import ENGLISH, Words
 
@@ -75,6 +75,8 @@ class Reply:
 
     provenance: Provenance
     folder: Path
+    blind: bool = False
+    """Whether neither the names nor the content of its files may say where they come from."""
     done: list[str | Picture] = field(default_factory=list)
     writing: str = ""
     drawing: Picture | None = None
@@ -105,9 +107,12 @@ class Reply:
                 self.stopped = True
 
     def _save(self, image: Image, kind: str, step: int = 0) -> Picture:
-        task, seed = self.provenance.task, self.provenance.seed
-        path = self.folder / f"ai-generated-{task}-{kind}-seed{seed}-{secrets.token_hex(4)}.png"
-        self.provenance.save(image, path)
+        about = "" if self.blind else f"-{self.provenance.task}-{kind}-seed{self.provenance.seed}"
+        path = self.folder / f"ai-generated{about}-{secrets.token_hex(4)}.png"
+        if self.blind:
+            save_marked(image, path)
+        else:
+            self.provenance.save(image, path)
         return Picture(str(path), image, step)
 
     @property

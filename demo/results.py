@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import json
+from pathlib import Path
 
 import numpy as np
 from PIL import Image as PILImage
@@ -69,20 +70,29 @@ def outcome(job: Job, part: Part, say: Words) -> str:
         return ""
     if part.shown is None or not job.done or picture.step:
         return figure(picture, say)
-    folder, shown, drawn = part.reply.folder, part.shown, picture.image
+    shown, drawn = part.shown, picture.image
     if part.region is not None:
-        drawn = part.region.paste(picture.image, shown, part.box)
-        picture = Picture(str(picture.path).replace("-image-", "-pasted-"), drawn)
-        part.reply.provenance.save(drawn, picture.path)
-    before = save_input(shown, folder)
+        (drawn,) = part.judged[1]
+        picture = Picture(beside(part, "mask", drawn), drawn)
+    before = beside(part, "before", shown)
     blocks = [compared(part, before, picture, COMPARED[part.reply.provenance.task], say("before"), say)]
     if part.reply.provenance.task == "segmentation":
         blocks.append(f'<p class="measure">{html.escape(area(drawn, shown, say))}</p>')
     if job.reference is not None:
-        reference = save_input(job.reference, folder)
+        reference = beside(part, "reference", job.reference)
         blocks.append(compared(part, reference, picture, "slider side difference", say("reference"), say))
         blocks.append(f'<p class="measure">{html.escape(scores(drawn, shown, job.reference, say))}</p>')
     return "".join(blocks)
+
+
+def beside(part: Part, name: str, image: Image) -> str:
+    """The file of a picture that the page shows beside the output, written when it is first shown."""
+    if name not in part.files:
+        path = Path(save_input(image, part.reply.folder))
+        if image.generated:
+            part.reply.provenance.save(image, path)
+        part.files[name] = str(path)
+    return part.files[name]
 
 
 def compared(part: Part, before: str, picture: Picture, modes: str, name: str, say: Words) -> str:
@@ -189,6 +199,7 @@ def viewer(scan: Scan | None, say: Words) -> str:
             slices=stack.slices,
             alt=alt,
             label=alt,
+            key=scan.files,
             to="scan-view",
             strings=element_strings(say),
         )

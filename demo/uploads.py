@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import contextlib
+import os
+import re
+import shutil
+import tempfile
 import time
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from threading import Lock
+from threading import Lock, Semaphore
 from typing import TypeVar
 
 from core.data.images import open_image
@@ -15,10 +19,49 @@ from core.data.stack import Stack, open_stack
 from core.errors import ImageError
 from core.sequence import Image
 
+try:
+    import fcntl
+except ImportError:  # Windows
+    fcntl = None
+
+PREFIX = "unimed-demo-"
+MOST_READERS = 2
+"""Files that are decoded at the same time: each may need as much memory as a whole volume."""
 REMEMBERED_BYTES = 256 << 20
 REMEMBERED_SECONDS = 600.0
 
+_SHA256 = re.compile("[0-9a-f]{64}")
 Read = TypeVar("Read", Image, Stack)
+
+
+@contextlib.contextmanager
+def own_folder() -> Iterator[Path]:
+    """A temporary folder for as long as the block lasts. Those that killed processes have left behind are deleted."""
+    with tempfile.TemporaryDirectory(prefix=PREFIX, ignore_cleanup_errors=True) as name:
+        folder, lock = Path(name), _lock(Path(name))
+        for other in folder.parent.glob(f"{PREFIX}*"):
+            if other != folder and (abandoned := _lock(other)) is not None:
+                if any(other.iterdir()):  # an empty one may belong to a process that is about to lock it
+                    shutil.rmtree(other, ignore_errors=True)
+                os.close(abandoned)
+        yield folder
+        if lock is not None:
+            os.close(lock)
+
+
+def _lock(folder: Path) -> int | None:
+    """Locks a folder of this user until the process ends. None where another process has it, or where nobody can."""
+    if fcntl is None:
+        return None
+    handle = None
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY | os.O_NOFOLLOW)
+        if os.fstat(handle).st_uid == os.getuid():
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return handle
+    if handle is not None:
+        os.close(handle)
+    return None
 
 
 class Uploads:
@@ -30,7 +73,7 @@ class Uploads:
     def __init__(self, folder: Path) -> None:
         self.folder = folder.resolve()
         self._recent: OrderedDict[tuple, tuple[float, int, Image | Stack]] = OrderedDict()
-        self._lock = Lock()
+        self._lock, self._reading = Lock(), Semaphore(MOST_READERS)
 
     def picture(self, path: str) -> Image:
         """
@@ -54,13 +97,14 @@ class Uploads:
         its header, is therefore remembered for a while: for whoever comes second.
         """
         files = [Path(path).resolve() for path in paths]
-        if any(not file.is_relative_to(self.folder) for file in files):
+        if not files or not all(self._is_upload(file) for file in files):
             raise ImageError("The file did not come through the upload", remedy="Upload it")
         key = (kind, *files)
         try:
             if not all(file.is_file() for file in files):
                 raise ImageError("The upload is gone", remedy="Upload the file again")
-            found = read(files)
+            with self._reading:
+                found = read(files)
             self._remember(key, found)
             return found
         except ImageError:
@@ -73,17 +117,26 @@ class Uploads:
                 with contextlib.suppress(OSError):  # the upload's folder goes too, unless another file is in it
                     file.parent.rmdir()
 
+    def _is_upload(self, file: Path) -> bool:
+        """Whether a path is one that Gradio gives to uploads: below a folder named by the content's SHA-256."""
+        return file.parent.parent == self.folder and _SHA256.fullmatch(file.parent.name) is not None
+
+    def forget(self) -> None:
+        """Forgets what was read some time ago."""
+        with self._lock:
+            now = time.monotonic()
+            old = [key for key, (since, _, _) in self._recent.items() if now - since >= REMEMBERED_SECONDS]
+            for key in old:
+                del self._recent[key]
+
     def _remember(self, key: tuple, found: Image | Stack) -> None:
         size = found.values.nbytes if isinstance(found, Stack) else 3 * found.pixels.width * found.pixels.height
         with self._lock:
             self._recent[key] = (time.monotonic(), size, found)
             self._recent.move_to_end(key)
-            now, total = time.monotonic(), sum(size for _, size, _ in self._recent.values())
-            while self._recent:
-                oldest, (since, size, _) = next(iter(self._recent.items()))
-                if total <= REMEMBERED_BYTES and now - since < REMEMBERED_SECONDS:
-                    return
-                del self._recent[oldest]
+            total = sum(size for _, size, _ in self._recent.values())
+            while total > REMEMBERED_BYTES:
+                _, (_, size, _) = self._recent.popitem(last=False)
                 total -= size
 
     def _known(self, key: tuple) -> Image | Stack | None:

@@ -5,10 +5,11 @@ from __future__ import annotations
 import dataclasses
 import secrets
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from pathlib import Path
-from threading import Condition, Lock, Thread
+from threading import Condition, Lock, RLock, Thread
 
 from core.config import ImageSampling, TextSampling
 from core.data.stack import Stack
@@ -16,7 +17,7 @@ from core.errors import SettingsError
 from core.inference.service import Request
 from core.inference.session import Session, Turn
 from core.inference.versions import Version
-from core.sequence import Image
+from core.sequence import Image, Text
 from core.tasks.regions import Region
 from demo.render import Reply
 from demo.strings import ENGLISH, Words
@@ -104,6 +105,18 @@ class Part:
     box: tuple[int, int, int, int] | None = None
     """The part of ``shown`` that the model saw, where a region was given."""
     request: Request | None = None
+    files: dict[str, str] = field(default_factory=dict)
+    """Files that the page shows beside the output, by what they show; written once."""
+
+    @cached_property
+    def judged(self) -> tuple[list[Image | Text], list[Image | Text]]:
+        """The input and the outputs as they were shown: with a region, the whole picture and the mask put back."""
+        outputs = [done if isinstance(done, str) else done.image for done in self.reply.done]
+        segments = [Text(output) if isinstance(output, str) else output for output in outputs]
+        if self.region is None:
+            return list(self.turn.inputs), segments
+        texts = [segment for segment in self.turn.inputs if isinstance(segment, Text)]
+        return [self.shown, *texts], [self.region.paste(segments[0], self.shown, self.box)]
 
 
 @dataclass(eq=False)
@@ -129,9 +142,10 @@ class Job:
     voting: Lock = field(default_factory=Lock)
     vote_code: str | None = None
     """The code under which the vote is kept, if it is."""
-    concluded: bool = False
-    """Whether the conversation has its outcome."""
     id: str = field(default_factory=lambda: secrets.token_hex(16))
+    finish: Callable[[Job], None] = lambda job: None
+    """Called once when all is done, before anybody is told."""
+    done: bool = False
     _open: int = 0
     _changes: int = 0
     _changed: Condition = field(default_factory=Condition)
@@ -152,21 +166,21 @@ class Job:
             error = failure
         with self._changed:
             self._open -= 1
+            last = self._open == 0
             if error is not None and self.error is None:
                 self.error = error
             self.seconds = time.monotonic() - self.started
         if error is not None:
             self.cancel()
+        if last:
+            self.finish(self)
+            self.done = True
         self._tell()
 
     def _tell(self) -> None:
         with self._changed:
             self._changes += 1
             self._changed.notify_all()
-
-    @property
-    def done(self) -> bool:
-        return self._open == 0
 
     @property
     def stopped(self) -> bool:
@@ -223,6 +237,8 @@ class Visit:
     say: Words = ENGLISH
     tabs: set[str] = field(default_factory=set)
     """Keys of the connections that show it now: none, one, or two during a reload."""
-    left: float = 0.0
-    """When the last of them went, on the monotonic clock."""
-    lock: Lock = field(default_factory=Lock)
+    used: float = 0.0
+    """When it was last asked for, on the monotonic clock."""
+    evicted: bool = False
+    """Whether its scan was closed to make room for others."""
+    lock: RLock = field(default_factory=RLock)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import shutil
 import tempfile
 import time
@@ -10,7 +11,7 @@ from pathlib import Path
 from threading import Lock, Timer
 
 from core.data.stack import Stack
-from core.errors import BusyError, ImageError
+from core.errors import ImageError
 from core.inference.versions import Version
 from core.sequence import Image
 from demo import render
@@ -24,6 +25,10 @@ RETURN_SECONDS = 10.0
 """So long a request runs on for a page that is gone: enough for a reload, not for a closed tab."""
 KEPT_SECONDS = 1800.0
 """So long a conversation waits for its tab to come back."""
+FORGOTTEN_SECONDS = 12 * 3600.0
+"""So long a tab may stay open without a word."""
+MOST_IMAGES = 4
+"""In one message."""
 
 
 @dataclass(frozen=True)
@@ -60,41 +65,49 @@ class Visits:
             token: what the tab has kept from the last time, if anything.
         """
         with self._lock:
-            old = self._of_token.get(token)
+            old, stray = self._of_token.get(token), self._of_tab.get(tab)
             if old is None:
-                return self._of_tab.get(tab) or self._new(tab), False
-            stray = self._of_tab.get(tab)
+                return stray or self._new(tab), False
+            if stray is not None and stray is not old:
+                stray.tabs.discard(tab)
+                if not stray.tabs:
+                    self._drop(stray)
             self._of_tab[tab] = old
-            old.tabs.add(tab)
-        if stray is not None and stray is not old:
-            self._forget(stray)
+            self._use(tab, old)
         return old, True
 
     def of(self, tab: str) -> Visit:
         """The visit of a connection, which begins when it is first asked for."""
         with self._lock:
-            return self._of_tab.get(tab) or self._new(tab)
+            visit = self._of_tab.get(tab)
+            if visit is None:
+                return self._new(tab)
+            self._use(tab, visit)
+            return visit
+
+    @staticmethod
+    def _use(tab: str, visit: Visit) -> None:
+        visit.tabs.add(tab)
+        visit.used = time.monotonic()
 
     def _new(self, tab: str) -> Visit:
         if len(self._of_token) >= MOST_VISITS:
-            idle = min((v for v in self._of_token.values() if not v.tabs), key=lambda v: v.left, default=None)
-            if idle is None:
-                raise BusyError(f"{MOST_VISITS} people use this demo now", remedy="Try again in a minute")
-            self._drop(idle)
+            self._drop(min(self._of_token.values(), key=lambda visit: (bool(visit.tabs), visit.used)))
         folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
         visit = Visit(folder, self._version, self._version.generator.session())
-        visit.tabs.add(tab)
         self._of_tab[tab] = self._of_token[visit.token] = visit
+        self._use(tab, visit)
         return visit
 
     def leave(self, tab: str) -> None:
-        """A connection is gone. If no other one shows the visit soon, its requests are taken back."""
+        """A connection is gone. If it does not come back, and no other one shows the visit, its requests are taken
+        back."""
         with self._lock:
-            visit = self._of_tab.pop(tab, None)
+            visit = self._of_tab.get(tab)
             if visit is None:
                 return
             visit.tabs.discard(tab)
-            visit.left = time.monotonic()
+            visit.used = time.monotonic()
         timer = Timer(RETURN_SECONDS, self._take_back, [visit])
         timer.daemon = True
         timer.start()
@@ -104,31 +117,22 @@ class Visits:
             for job in list(visit.jobs.values()):
                 job.cancel()
 
-    def forget_consent(self, code: str) -> None:
-        """After a withdrawal, the next feedback needs a new code."""
+    def sweep(self) -> None:
+        """Forgets the visits that nobody comes back to and deletes their files, and old answers to programs."""
+        now = time.monotonic()
         with self._lock:
-            for visit in self._of_token.values():
-                if visit.consent == code:
-                    visit.consent = None
-
-    def sweep(self, seconds: float = KEPT_SECONDS) -> None:
-        """Forgets the visits that were left so long ago, and deletes their files and old answers to programs."""
-        with self._lock:
-            gone = [v for v in self._of_token.values() if not v.tabs and time.monotonic() - v.left >= seconds]
-            for visit in gone:
-                self._drop(visit)
+            for visit in list(self._of_token.values()):
+                if now - visit.used >= (FORGOTTEN_SECONDS if visit.tabs else KEPT_SECONDS):
+                    self._drop(visit)
+        self.uploads.forget()
         for file in self.answers.iterdir():
-            if time.time() - file.stat().st_mtime >= seconds:
-                file.unlink(missing_ok=True)
-
-    def _forget(self, visit: Visit) -> None:
-        with self._lock:
-            self._drop(visit)
+            with contextlib.suppress(OSError):
+                if time.time() - file.stat().st_mtime >= KEPT_SECONDS:
+                    file.unlink()
 
     def _drop(self, visit: Visit) -> None:
         self._of_token.pop(visit.token, None)
-        for tab in visit.tabs:
-            self._of_tab.pop(tab, None)
+        self._of_tab = {tab: other for tab, other in self._of_tab.items() if other is not visit}
         for job in visit.jobs.values():
             job.cancel()
         shutil.rmtree(visit.folder, ignore_errors=True)
@@ -141,7 +145,9 @@ class Visits:
             if paths == visit.shown:
                 return None
             kept, problems = [], []
-            for path in paths:
+            if len(paths) > MOST_IMAGES:
+                problems.append(f"Too many images: {len(paths)}. Send at most {MOST_IMAGES} in one message.")
+            for path in paths[:MOST_IMAGES]:
                 try:
                     kept += self._attached(visit, path)
                 except ImageError as error:
@@ -174,18 +180,27 @@ class Visits:
             ImageError: they are not pictures of a supported kind, or do not belong together.
         """
         stack = source if isinstance(source, Stack) else self.uploads.scan(source)
-        visit.scan = Scan(stack, render.save_slices(stack, visit.folder), time.monotonic(), stack.slices // 2)
-        with self._lock:
-            open_scans = sorted((v for v in self._of_token.values() if v.scan), key=lambda v: v.scan.opened)
-            total = sum(v.scan.stack.values.nbytes for v in open_scans)
-            for other in open_scans[:-1]:
-                if total <= MOST_SCAN_BYTES:
-                    break
-                total -= other.scan.stack.values.nbytes
-                other.scan = None
+        with visit.lock:
+            visit.scan = Scan(stack, render.save_slices(stack, visit.folder), time.monotonic(), stack.slices // 2)
+            visit.evicted = False
+        self._make_room(visit)
         return visit.scan
 
-    def view(self, visit: Visit, index: int, center: float | None, width: float | None) -> None:
-        """Remembers which slice and window the tab looks at; the model is shown the same."""
-        if visit.scan is not None and 0 <= index < visit.scan.stack.slices:
-            visit.scan = replace(visit.scan, index=index, center=center, width=width)
+    def _make_room(self, newest: Visit) -> None:
+        """Closes the scans that were opened longest ago, until all that are open fit."""
+        with self._lock:
+            others = [v for v in self._of_token.values() if v.scan is not None and v is not newest]
+            total = newest.scan.stack.values.nbytes + sum(v.scan.stack.values.nbytes for v in others)
+            for visit in sorted(others, key=lambda v: v.scan.opened):
+                if total <= MOST_SCAN_BYTES:
+                    return
+                total -= visit.scan.stack.values.nbytes
+                visit.scan, visit.evicted = None, True
+
+    def view(self, visit: Visit, files: str, index: int, center: float | None, width: float | None) -> None:
+        """Remembers which slice and window the tab looks at; the model is shown the same. What is said of a scan that
+        is not open any more is not heard."""
+        with visit.lock:
+            scan = visit.scan
+            if scan is not None and scan.files == files and 0 <= index < scan.stack.slices:
+                visit.scan = replace(scan, index=index, center=center, width=width)

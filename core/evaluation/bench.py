@@ -130,7 +130,8 @@ class Bench:
 
     @cached_property
     def network(self) -> FeatureNetwork | None:
-        """What Fréchet distances are measured in. With a single modality the classifier of its states serves, if any."""
+        """What Fréchet distances are measured in. With a single modality the classifier of its states serves, if any.
+        """
         if network := self.features or self.modality_network:
             return network
         modalities = {record.modality for record in self.train["text_to_image"]}

@@ -118,7 +118,8 @@ def _section(result: dict, task: str, examples: list[Example], out: Path) -> str
 
 
 def number(value: float | None, unit: str) -> str:
-    """A value for a person: a share in per cent, a distance with its unit; three significant digits where it is small."""
+    """A value for a person: a share in per cent, a distance with its unit; three significant digits where it is small.
+    """
     if value is None:
         return "–"
     if unit == "share":
@@ -196,7 +197,8 @@ def _controls(controls: list[dict]) -> str:
     lines = []
     for control in controls:
         cells = "".join(
-            _cell(control[name], "share") + _stacked(change(control[f"{name}_drop"])) for name in ("blanked", "swapped")
+            _cell(control[name], "share") + _stacked(change(control[f"{name}_drop"]))
+            for name in ("blanked", "swapped")
         )
         lines.append(f"<tr><td>{escape(control['metric'])}</td>{_cell(control['image'], 'share')}{cells}</tr>")
     head = ["metric", "its own image", "blanked", "change, points", "swapped", "change, points"]

@@ -12,6 +12,7 @@ import time
 import weakref
 from collections import Counter
 from collections.abc import Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
@@ -54,6 +55,8 @@ class Request:
     turn: Turn = field(repr=False)
     kind: tuple
     """What takes about the same time: outputs and steps."""
+    context: Context = field(default_factory=copy_context, repr=False)
+    """Of whoever has submitted it."""
     rank: int = 0
     """The client's requests that were there before it."""
     seconds: float = 0.0
@@ -153,7 +156,7 @@ class Service:
         with self._changed:
             for request in self._running:
                 request.cancelled = True
-        self._thread.join(seconds)
+        self._thread.join()  # a step more
 
     def standing(self, request: Request) -> Waiting | None:
         """Where a request stands in the queue; None once it has left it."""
@@ -174,13 +177,19 @@ class Service:
 
     def _work(self) -> None:
         while True:
-            with self._changed:
-                while not (self._waiting or self._running or self._closing):
-                    self._changed.wait()
-                self._admit()
-                if self._closing and not self._running:
-                    return
-            self._step()
+            try:
+                with self._changed:
+                    while not (self._waiting or self._running or self._closing):
+                        self._changed.wait()
+                    self._admit()
+                    if self._closing and not self._running:
+                        return
+                self._step()
+            except Exception as error:  # a bug of ours: those that run are told, and the queue goes on
+                with self._changed:
+                    self._drivers.clear()
+                    for request in list(self._running):
+                        self._end(request, Ended(error))
 
     def _admit(self) -> None:
         """Ends what was cancelled, then lets waiting requests join."""
@@ -198,7 +207,7 @@ class Service:
             self._running.append(request)
             busy.add(id(request.turn.session))
             try:
-                program = request.generator.program(request.turn)
+                program = request.context.run(request.generator.program, request.turn)
             except Exception as error:  # its conversation has changed since it was checked
                 self._end(request, Ended(error))
                 continue

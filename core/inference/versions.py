@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from core.errors import SettingsError
 from core.inference.generator import Generator
-from core.inference.zerogpu import ZeroGenerator, is_here
+from core.inference.zerogpu import ZeroGenerator, is_here, prepare
 from core.model.checkpoint import load
 
 
@@ -36,6 +36,8 @@ def load_versions(sources: list[str]) -> dict[str, Version]:
         CheckpointError: one cannot be loaded.
         SettingsError: two have the same name, so that nobody could tell their outputs apart.
     """
+    if is_here():
+        prepare()
     versions: dict[str, Version] = {}
     for source in sources:
         checkpoint = load(source)

@@ -11,10 +11,12 @@ import dataclasses
 import importlib
 import os
 from collections.abc import Iterator
+from contextvars import Context, copy_context
 from dataclasses import dataclass
 
 from torch import Tensor
 
+from core.errors import BusyError
 from core.inference.driver import Program
 from core.inference.events import Event
 from core.inference.generator import Generator
@@ -29,6 +31,11 @@ MOST_SECONDS = 120
 def is_here() -> bool:
     """Whether this program runs on such a Space."""
     return os.environ.get("SPACES_ZERO_GPU", "").lower() in ("1", "t", "true")
+
+
+def prepare() -> None:
+    """Before a checkpoint is loaded: only then does torch see the GPU that will be lent."""
+    importlib.import_module("spaces")
 
 
 @dataclass(frozen=True)
@@ -63,12 +70,21 @@ class ZeroGenerator(Generator):
 
     def program(self, turn: Turn) -> Program:
         self.check(turn)
-        return self._follow(turn)
+        return self._follow(turn, copy_context())
 
-    def _follow(self, turn: Turn) -> Program:
-        """Passes on the events of the other process; an empty list of pieces lets the driver look after the others."""
-        asked = dataclasses.replace(turn, session=None)
-        for item in self._lent(asked, Conversation.of(turn.session)):
+    def _follow(self, turn: Turn, context: Context) -> Program:
+        """Passes on the events of the other process; an empty list of pieces lets the driver look after the others.
+
+        The GPU is borrowed in the visitor's context, which holds the request whose quota it counts against.
+        """
+        lent = self._lent(dataclasses.replace(turn, session=None), Conversation.of(turn.session))
+        while True:
+            try:
+                item = context.run(next, lent, None)
+            except Exception as error:  # gradio's, with a sentence on the quota or the worker
+                raise BusyError(f"The GPU was not lent ({error})", remedy="Try again in a minute") from error
+            if item is None:
+                return
             if isinstance(item, Conversation):
                 item.into(turn.session)
             else:

@@ -205,3 +205,4 @@ def item_length(item: Item) -> int:
 def crops_of(record: Record, variants: int) -> list[Crop]:
     """The crops that a record may be drawn with."""
     return [Crop.variant(number, record.modality) for number in range(variants)]
+

@@ -22,7 +22,7 @@ def about_page(handlers: Handlers, feedback: Feedback) -> None:
     def take_back(code: str, request: gr.Request) -> str:
         say = said(request)
         try:
-            return render.working(say("withdrawn", count=feedback.withdraw(code)))
+            return render.working(say("withdrawn", count=feedback.withdraw(code, say)))
         except UniMedError as error:
             return render.problem(str(error))
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import sys
 from collections.abc import Callable, Iterator
@@ -74,6 +75,12 @@ def image_settings(default: ImageSampling, limit: int = 0, stride: int = 1) -> d
     return fields
 
 
+def own_settings(settings: Settings, sampling: ImageSampling) -> list:
+    """Values of the image fields of a page, in the order of its components, as the model has them for a task."""
+    own = dataclasses.asdict(sampling)
+    return [own.get(name, gr.skip()) for name in settings.fields]
+
+
 def text_settings(default: TextSampling) -> dict[str, Component]:
     with gr.Row():
         return {
@@ -91,6 +98,12 @@ def seed_setting() -> dict[str, Component]:
     return {"seed": gr.Number(RANDOM_SEED, precision=0, label=label("seed"), info=label("seed info"))}
 
 
+def version_choice(handlers: Handlers) -> gr.Dropdown:
+    """Which model version; shown where there is a choice."""
+    names = list(handlers.versions)
+    return gr.Dropdown(names, value=names[0], label=label("version"), visible=len(names) > 1)
+
+
 def enabled(button: gr.Button, on: bool) -> gr.Button:
     """An update that switches a button on or off; without its text it would lose its translation."""
     return gr.Button(button.value, interactive=on)
@@ -102,8 +115,7 @@ class Page:
 
     Attributes:
         name: key of its job.
-        result: where the outcome is drawn; None where the page draws it itself.
-        draw: what else the page shows of its job: a value for each of ``outputs``.
+        draw: what the page shows of its job: a value for each of ``outputs``.
     """
 
     name: str
@@ -189,9 +201,13 @@ def result_page(name: str, handlers: Handlers, widgets: tuple[gr.HTML, gr.HTML, 
     return Page(name, handlers, line, run, stop, [outcome], lambda job, say: (results.result(job, say),))
 
 
-def feedback_bar(page: Page, feedback: Feedback, *, correctable: bool) -> None:
-    """Thumbs, a sentence, and a corrected answer where there is text; kept only with the visitor's consent."""
+def feedback_bar(page: Page, feedback: Feedback, *, correctable: bool, most: int = 1) -> None:
+    """Thumbs, a sentence, and a corrected answer where there is text; kept only with the visitor's consent.
+
+    ``most``: outputs that the page may show at once, of which the visitor chooses one.
+    """
     with gr.Accordion(label("feedback"), open=False, elem_classes="feedback"):
+        which = gr.Radio(list(range(1, most + 1)), value=1, label=label("which"), visible=most > 1)
         thumb = gr.Radio([(label("good"), 1), (label("bad"), -1)], label=label("thumb"))
         comment = gr.Textbox(label=label("comment"), max_length=2000)
         correction = gr.Textbox(label=label("correction"), lines=3, max_length=2000, visible=correctable)
@@ -208,7 +224,11 @@ def feedback_bar(page: Page, feedback: Feedback, *, correctable: bool) -> None:
         return render.working(sentence), None, "", ""
 
     send.click(
-        give, [thumb, comment, correction, consent], [told, thumb, comment, correction], concurrency_limit=None, **QUIET
+        give,
+        [which, thumb, comment, correction, consent],
+        [told, thumb, comment, correction],
+        concurrency_limit=None,
+        **QUIET,
     )
 
 

@@ -7,11 +7,22 @@ from dataclasses import replace
 import gradio as gr
 
 from core.errors import UniMedError
+from core.inference.once import image_sampling
 from core.tasks import TASKS, get_task
 from demo import render, results
 from demo.feedback import CHOICES, Feedback
 from demo.handlers import COMPARE, Handlers, Side
-from demo.pages.common import QUIET, Page, Settings, enabled, image_settings, said, seed_setting, text_settings
+from demo.pages.common import (
+    QUIET,
+    Page,
+    Settings,
+    enabled,
+    image_settings,
+    own_settings,
+    said,
+    seed_setting,
+    text_settings,
+)
 from demo.strings import Words, label
 from demo.visit import Job
 
@@ -48,9 +59,12 @@ def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
 
     page = Page(COMPARE, handlers, status, run, stop, [outcome, *ballot, told], draw)
 
-    def choose(name: str) -> dict:
+    def choose(name: str) -> tuple:
         chosen = get_task(name)
-        return gr.Textbox(chosen.examples[0] if chosen.examples else "", visible=bool(chosen.prompt_label))
+        own = image_sampling(handlers.default.generator.config, chosen)
+        values = [value for _, settings in sides for value in own_settings(settings, own)]
+        example = chosen.examples[0] if chosen.examples else ""
+        return gr.Textbox(example, visible=bool(chosen.prompt_label)), *values
 
     def start(tab: str, task: str, prompt: str, *values: object) -> Job:
         half = len(values) // 2
@@ -69,7 +83,8 @@ def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
 
         return cast
 
-    task.input(choose, task, prompt, queue=False, **QUIET)
+    fields = [field for _, settings in sides for field in settings.components]
+    task.input(choose, task, [prompt, *fields], queue=False, **QUIET)
     inputs = [task, prompt]
     for version, settings in sides:
         inputs += [version, *settings.components]

@@ -8,8 +8,16 @@ from core.tasks import MODALITIES
 from demo.examples import CAPTIONS
 from demo.feedback import Feedback
 from demo.handlers import DRAW, MOST_SEEDS, Handlers
-from demo.pages.common import QUIET, Page, Settings, feedback_bar, image_settings, result_page, seed_setting
-from demo.pages.scan import version_choice
+from demo.pages.common import (
+    QUIET,
+    Page,
+    Settings,
+    feedback_bar,
+    image_settings,
+    result_page,
+    seed_setting,
+    version_choice,
+)
 from demo.strings import label
 from demo.visit import Job
 
@@ -32,7 +40,7 @@ def draw_page(handlers: Handlers, feedback: Feedback) -> Page:
             status = gr.HTML()
             outcome = gr.HTML(elem_classes="result grid")
             page = result_page(DRAW, handlers, (outcome, status, run, stop))
-            feedback_bar(page, feedback, correctable=False)
+            feedback_bar(page, feedback, correctable=False, most=MOST_SEEDS)
 
     def start(tab: str, caption: str, seeds: int, version: str, *values: object) -> Job:
         return handlers.draw(tab, caption, seeds, settings.controls(values), version)

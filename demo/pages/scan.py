@@ -23,6 +23,7 @@ from demo.pages.common import (
     said,
     seed_setting,
     text_settings,
+    version_choice,
 )
 from demo.render import tag
 from demo.strings import ENGLISH, label
@@ -72,7 +73,8 @@ class Viewer:
             seen = parsed(value)
             visits = self.handlers.visits
             if isinstance(seen.get("slice"), int):
-                visits.view(visits.of(request.session_hash), seen["slice"], seen.get("center"), seen.get("width"))
+                window = seen.get("center"), seen.get("width")
+                visits.view(visits.of(request.session_hash), str(seen.get("key")), seen["slice"], *window)
 
         for trigger, source in ((self.upload.upload, self.upload), (self.tries.click, self.tries)):
             trigger(open_scan, source, self.outputs, concurrency_limit=None, **QUIET)
@@ -108,6 +110,8 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
         )
         prompts.click(lambda sample: sample[0], prompts, prompt, queue=False, **QUIET)
     region, reference, coarsen = extras(handlers, task, viewer)
+    if not draws:
+        gr.HTML(value=label("dependence info"), elem_classes="notes")
     with gr.Row():
         run = gr.Button(label("run"), variant="primary", size="md", min_width=90)
         stop = gr.Button(label("stop"), interactive=False, size="md", min_width=80)
@@ -153,12 +157,6 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
     return page
 
 
-def version_choice(handlers: Handlers) -> gr.Dropdown:
-    """Which model version; shown where there is a choice."""
-    names = list(handlers.versions)
-    return gr.Dropdown(names, value=names[0], label=label("version"), visible=len(names) > 1)
-
-
 def extras(handlers: Handlers, task: Task, viewer: Viewer) -> tuple[gr.Textbox, gr.File, gr.Checkbox]:
     """What some tasks take besides a prompt: a region, a reference picture, a coarsened input."""
     segments = task.name == "segmentation"
@@ -192,11 +190,8 @@ def extras(handlers: Handlers, task: Task, viewer: Viewer) -> tuple[gr.Textbox, 
 def region_of(value: str | None) -> Region | None:
     """The point or box that was picked."""
     found = parsed(value)
-    if found.get("kind") == "point":
-        return Region("point", (found["x"], found["y"]))
-    if found.get("kind") == "box":
-        return Region("box", (found["x0"], found["y0"], found["x1"], found["y1"]))
-    return None
+    names = {"point": ("x", "y"), "box": ("x0", "y0", "x1", "y1")}.get(str(found.get("kind")))
+    return Region(found["kind"], tuple(found.get(name) for name in names)) if names else None
 
 
 def take_result(handlers: Handlers, viewer: Viewer, request: gr.Request, page: str) -> tuple:

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import gradio as gr
 
+from core.inference.once import image_sampling
 from core.tasks import TASKS, get_task
 from demo import render
 from demo.feedback import Feedback
@@ -18,9 +19,11 @@ from demo.pages.common import (
     enabled,
     feedback_bar,
     image_settings,
+    own_settings,
     said,
     seed_setting,
     text_settings,
+    version_choice,
 )
 from demo.strings import Words, label
 from demo.visit import Job
@@ -97,13 +100,15 @@ def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
             images = image_settings(config.image)
         with gr.Column() as writing:
             texts = text_settings(config.text)
+        version = version_choice(handlers)
     settings = Settings(seed | images | texts | {"think": think})
-    wire(handlers, page, (chat, box, attached, notes, gallery, template, answer, new, drawing, writing), settings)
+    widgets = (chat, box, attached, notes, gallery, template, answer, new, drawing, writing, version)
+    wire(handlers, page, widgets, settings)
     return page
 
 
 def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> None:
-    chat, box, attached, notes, gallery, template, answer, new, drawing, writing = widgets
+    chat, box, attached, notes, gallery, template, answer, new, drawing, writing, version = widgets
     visits = handlers.visits
 
     def files(paths: list[str]) -> dict:
@@ -143,6 +148,8 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
 
     def again(event: gr.SelectData, box: dict, request: gr.Request) -> dict:
         visit = visits.of(request.session_hash)
+        if event.index >= len(visit.images):  # of a conversation that is over
+            return gr.skip()
         _, image = visit.images[event.index]
         return files(visits.attach_image(visit, image, box["files"]))
 
@@ -153,19 +160,21 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
 
     def choose(name: str, box: dict) -> tuple:
         """A task's wording and kind of answer; what was attached stays."""
+        config = handlers.default.generator.config
         if not name:
-            return gr.skip(), gr.skip()
+            return gr.skip(), gr.skip(), *own_settings(settings, config.image)
         task = get_task(name)
         kind = next(key for key, outputs in ANSWERS.items() if set(outputs) == set(task.outputs))
         text = task.instruction(task.examples[0] if task.prompt_label else "")
-        return {"text": text, "files": box["files"]}, kind
+        own = own_settings(settings, image_sampling(config, task))
+        return {"text": text, "files": box["files"]}, kind, *own
 
     def matter(answer: str) -> tuple:
         outputs = ANSWERS[answer]
         return gr.Column(visible="image" in outputs), gr.Column(visible="text" in outputs)
 
-    def forget(request: gr.Request) -> tuple:
-        handlers.new_conversation(request.session_hash)
+    def forget(version: str, request: gr.Request) -> tuple:
+        handlers.new_conversation(request.session_hash, version)
         stop = enabled(page.stop, False)
         return [], {"text": "", "files": []}, gr.Gallery([], visible=False), "", "", stop, "", None
 
@@ -173,10 +182,17 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
     attached.change(None, [box, attached], box, js=MERGE_FILES, **QUIET)
     gallery.select(again, box, attached, queue=False, **QUIET)
     chat.example_select(example, None, [box, notes], queue=False, **QUIET)
-    template.input(choose, [template, box], [box, answer], queue=False, **QUIET)
+    template.input(choose, [template, box], [box, answer, *settings.components], queue=False, **QUIET)
     answer.change(matter, answer, [drawing, writing], queue=False, **QUIET)
     inputs = [box, answer, template, *settings.components]
     begun = box.submit(begin, inputs, page.components, concurrency_limit=None, **QUIET)
     begun.then(page.follow, None, page.components, concurrency_limit=None, **QUIET)
     page.wire_stop()
-    gr.on([new.click, chat.clear], forget, None, [*page.components, notes, attached], queue=False, **QUIET)
+    gr.on(
+        [new.click, chat.clear, version.input],
+        forget,
+        version,
+        [*page.components, notes, attached],
+        queue=False,
+        **QUIET,
+    )
