@@ -29,6 +29,8 @@ if TYPE_CHECKING:
 LARGEST_UPLOAD = "512mb"
 UPLOAD_SECONDS = 1800
 """After this time an upload is deleted even if nobody has read it; a request may wait that long for the model."""
+COPY_SECONDS = 60
+"""So long a file that came inside of an MCP call may lie there beside its upload."""
 STOP_SECONDS = 8.0
 """So long running requests may take to end when the program is told to; containers are killed after ten."""
 FETCH_SECONDS = 1.0
@@ -67,7 +69,7 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     from core.inference.zerogpu import is_here
     from demo.app import STYLES, build, head, theme
     from demo.strings import I18N
-    from demo.uploads import delete_old_uploads
+    from demo.uploads import delete_copies, delete_old_uploads
 
     quote_nothing()
     store = mirror = None
@@ -101,6 +103,7 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         while True:
             time.sleep(60)
             chore(delete_old_uploads, demo.upload_file_set, UPLOAD_SECONDS)
+            chore(delete_copies, folder, demo.upload_file_set, COPY_SECONDS)
             chore(demo.handlers.visits.sweep)
             minutes += 1
             if store is not None and minutes % 60 == 0:

@@ -31,6 +31,16 @@ FIXED_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace
 # What a tab keeps over a reload: the token of its visit, as long as the tab is open.
 KEPT = "() => sessionStorage.getItem('unimed-visit') || ''"
 KEEP = "(visit) => { sessionStorage.setItem('unimed-visit', visit); }"
+# A page whose server was restarted would go on as if its conversation were still there; loaded anew, it says that it is
+# gone. Gradio notices only while a request is under way.
+NOTICE_RESTARTS = """<script>
+  const noticeRestart = async () => {
+    const own = window.gradio_config?.app_id, answer = await fetch("/gradio_api/app_id").catch(() => null);
+    if (own && answer?.ok && (await answer.json()).app_id !== own) location.reload();
+  };
+  setInterval(noticeRestart, 15000);
+  addEventListener("focus", noticeRestart);
+</script>"""
 
 
 def theme() -> gr.themes.Base:
@@ -46,8 +56,12 @@ def theme() -> gr.themes.Base:
         button_primary_background_fill="*primary_700",
         button_primary_background_fill_hover="*primary_800",
         button_primary_background_fill_dark="*primary_700",
-        button_primary_background_fill_hover_dark="*primary_600",
+        button_primary_background_fill_hover_dark="*primary_800",
         button_primary_text_color="white",
+        button_cancel_background_fill="#b91c1c",
+        button_cancel_background_fill_hover="#991b1b",
+        button_cancel_background_fill_dark="#b91c1c",
+        button_cancel_background_fill_hover_dark="#991b1b",
         color_accent="*primary_600",
         body_text_color_subdued="*neutral_600",
         body_text_color_subdued_dark="*neutral_300",
@@ -64,9 +78,9 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """The custom elements, as a file that the server gives to everyone."""
+    """The custom elements, as a file that the server gives to everyone, and a look-out for restarts."""
     gr.set_static_paths([ELEMENTS])
-    return f'<script src="{render.file_url(str(ELEMENTS))}"></script>'
+    return f'<script src="{render.file_url(str(ELEMENTS))}"></script>{NOTICE_RESTARTS}'
 
 
 def build(

@@ -152,3 +152,14 @@ def delete_old_uploads(paths: set[str], seconds: float) -> None:
             if time.time() - path.stat().st_ctime >= seconds:
                 path.unlink()
                 path.parent.rmdir()
+
+
+def delete_copies(folder: Path, uploads: set[str], seconds: float) -> None:
+    """Deletes what Gradio has written of files that came inside of an MCP call: it uploads them to itself at once, and
+    forgets these. Several calls may share one, so that it is not deleted with the upload."""
+    for path in folder.glob("*/file*"):
+        if str(path) not in uploads and _SHA256.fullmatch(path.parent.name):
+            with contextlib.suppress(OSError):
+                if time.time() - path.stat().st_ctime >= seconds:
+                    path.unlink()
+                    path.parent.rmdir()

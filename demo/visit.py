@@ -13,7 +13,7 @@ from threading import Condition, Lock, RLock, Thread
 
 from core.config import ImageSampling, TextSampling
 from core.data.stack import Stack
-from core.errors import SettingsError
+from core.errors import ImageError, SettingsError
 from core.inference.service import Request
 from core.inference.session import Session, Turn
 from core.inference.versions import Version
@@ -227,6 +227,8 @@ class Visit:
     """Images that were read and wait to be sent, by the path of the de-identified file."""
     read: dict[str, str] = field(default_factory=dict)
     """The de-identified file for every upload that was read and deleted."""
+    refused: dict[str, ImageError] = field(default_factory=dict)
+    """What was wrong with the uploads that came last."""
     shown: list[str] = field(default_factory=list)
     """The files in the message box."""
     scan: Scan | None = None

@@ -144,21 +144,24 @@ class Visits:
         with visit.lock:
             if paths == visit.shown:
                 return None
-            kept, problems = [], []
+            kept, problems, refused = [], [], {}
             if len(paths) > MOST_IMAGES:
                 problems.append(f"Too many images: {len(paths)}. Send at most {MOST_IMAGES} in one message.")
             for path in paths[:MOST_IMAGES]:
                 try:
                     kept += self._attached(visit, path)
                 except ImageError as error:
-                    problems.append(str(error))
-            visit.shown = kept
+                    refused[path] = error
+            problems += map(str, refused.values())
+            visit.shown, visit.refused = kept, refused
             return Attached(kept, [visit.attached[path] for path in kept], problems)
 
     def _attached(self, visit: Visit, path: str) -> list[str]:
-        """The de-identified file that stands for a path in the message box; none when the file has failed before."""
+        """The de-identified file that stands for a path in the message box; none when there is none any more."""
         if path in visit.attached:
             return [path]
+        if path in visit.refused and not Path(path).exists():
+            raise visit.refused[path]
         if not Path(path).exists():  # the browser reports some changes twice
             return [visit.read[path]] if visit.read.get(path) in visit.attached else []
         image = self.uploads.picture(path)
