@@ -102,6 +102,27 @@ def test_a_template_fills_in_wording_and_kind_of_answer(visitor: Page) -> None:
     expect(bench.locator("dd").filter(has_text=re.compile("^vqa$"))).to_be_visible()
 
 
+def test_a_refusal_stays_until_the_next_request(visitor: Page) -> None:
+    bench, box = go(visitor, "Workbench"), visitor.locator("#message textarea")
+    ask(visitor, "Hello")
+    done(bench)
+    ask(visitor, "x" * 2001)
+    refusal = bench.get_by_role("alert")
+    expect(refusal).to_contain_text("2001 characters")
+    example_scan(visitor)
+    run(visitor, "report")  # whatever follows the refusal has arrived by now
+    room = go(visitor, "Scan", TITLES["vqa"])
+    press(room, "Run")
+    expect(room.get_by_role("alert")).to_contain_text("needs a prompt")
+    go(visitor, "Workbench")
+    expect(refusal).to_contain_text("2001 characters")
+    expect(box).to_have_value("x" * 2001)
+    box.fill("Hello again")
+    box.press("Enter")
+    done(bench)
+    expect(refusal).to_have_count(0)
+
+
 def test_a_request_is_stopped_under_way_and_in_the_queue(visitor: Page) -> None:
     box = visitor.locator("#message textarea")
     box.fill("Hello")
