@@ -74,7 +74,7 @@ sys.exit(app.main())
 """
 
 pytestmark = [
-    pytest.mark.slow,  # five minutes on two cores; three of them still race
+    pytest.mark.slow,  # minutes on two cores, and not steady yet
     pytest.mark.usefixtures(
         "browser_name"
     ),  # or pytest would take the tests with a browser first, and the end with them
