@@ -23,8 +23,8 @@ from demo.pages.workbench import workbench_page
 from demo.strings import label
 
 HERE = Path(__file__).parent
-ELEMENTS = HERE / "elements.js"
-STYLES = [HERE / "style.css", HERE / "elements.css"]
+ELEMENTS = HERE / "elements"
+STYLES = [HERE / "style.css", ELEMENTS / "elements.css"]
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 FIXED_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -78,9 +78,9 @@ def theme() -> gr.themes.Base:
 
 
 def head() -> str:
-    """The custom elements, as a file that the server gives to everyone, and a look-out for restarts."""
+    """The custom elements, as files that the server gives to everyone, and a look-out for restarts."""
     gr.set_static_paths([ELEMENTS])
-    return f'<script src="{render.file_url(str(ELEMENTS))}"></script>{NOTICE_RESTARTS}'
+    return f'<script type="module" src="{render.file_url(str(ELEMENTS / "index.js"))}"></script>{NOTICE_RESTARTS}'
 
 
 def build(
@@ -140,21 +140,15 @@ def restore(demo: gr.Blocks, handlers: Handlers, viewer: Viewer, pages: list[Pag
         sentence = render.working(say("restored" if back else "not restored")) if token else ""
         updates = []
         for page in pages:
-            job = visit.jobs.get(page.name)
-            updates += page.nothing() if job is None else page.updates(job, say)
+            updates += page.as_it_stands(visit.jobs.get(page.name), say)
         return (visit.token, sentence, *viewer.shown(request), *updates)
 
     def follow(request: gr.Request):
-        visit, say = handlers.visits.of(request.session_hash), said(request)
-        yield [u for page in pages for u in page.nothing()]  # a handler that yields nothing would empty every widget
         for i, page in enumerate(pages):
-            job = visit.jobs.get(page.name)
-            if job is None or job.done:
-                continue
             before = [u for other in pages[:i] for u in other.nothing()]
             after = [u for other in pages[i + 1 :] for u in other.nothing()]
-            for job in handlers.follow(request.session_hash, page.name):
-                yield (*before, *page.updates(job, say), *after)
+            for updates in page.follow(request):
+                yield (*before, *updates, *after)
 
     arrived = demo.load(arrive, token, [token, told, *viewer.outputs, *outputs], js=KEPT, **QUIET)
     arrived.then(None, token, None, js=KEEP, **QUIET)

@@ -40,8 +40,10 @@ def result(job: Job, say: Words) -> str:
 def several(job: Job, say: Words) -> str:
     """The answers of several requests side by side."""
     blocks = []
-    for part in job.parts:
+    for place, part in enumerate(job.parts, 1):
         head = say(part.label) if part.label in ("own", "blank", "swapped") else part.label
+        if job.page == "draw":
+            head = f"{place}: {say('seed')} {part.label}"
         inside = [f"<h3>{html.escape(head)}</h3>"]
         if part.reply.texts or part.reply.writing:
             inside.append(_picture(part.shown, part.reply, say) if part.shown else "")

@@ -146,6 +146,8 @@ class Job:
     finish: Callable[[Job], None] = lambda job: None
     """Called once when all is done, before anybody is told."""
     done: bool = False
+    told: bool = False
+    """Whether its page has shown its end: what is shown after that, such as a refusal, stays."""
     _open: int = 0
     _changes: int = 0
     _changed: Condition = field(default_factory=Condition)

@@ -107,13 +107,13 @@ class Visits:
             if visit is None:
                 return
             visit.tabs.discard(tab)
-            visit.used = time.monotonic()
-        timer = Timer(RETURN_SECONDS, self._take_back, [visit])
+            left = visit.used = time.monotonic()
+        timer = Timer(RETURN_SECONDS, self._take_back, [visit, left])
         timer.daemon = True
         timer.start()
 
-    def _take_back(self, visit: Visit) -> None:
-        if not visit.tabs:
+    def _take_back(self, visit: Visit, left: float) -> None:
+        if not visit.tabs and visit.used == left:  # or it was there since, and may be on its way back once more
             for job in list(visit.jobs.values()):
                 job.cancel()
 

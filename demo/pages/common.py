@@ -144,14 +144,20 @@ class Page:
     def updates(self, job: Job, say: Words) -> tuple:
         return (*self.draw(job, say), status(job, say), *self.buttons(busy=not job.done))
 
+    def as_it_stands(self, job: Job | None, say: Words) -> tuple:
+        if job is None:
+            return self.nothing()
+        job.told = job.done
+        return self.updates(job, say)
+
     def follow(self, request: gr.Request) -> Iterator[tuple]:
         """The updates of the page until its job is done."""
-        say, any_job = said(request), False
+        say, job = said(request), self.handlers.visits.of(request.session_hash).jobs.get(self.name)
+        if job is None or job.told:
+            yield self.nothing()  # a handler that yields nothing would empty every widget
+            return
         for job in self.handlers.follow(request.session_hash, self.name):
-            any_job = True
-            yield self.updates(job, say)
-        if not any_job:
-            yield self.nothing()
+            yield self.as_it_stands(job, say)
 
     def begin(self, request: gr.Request, start: Callable[[], Job]) -> tuple:
         try:

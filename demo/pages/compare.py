@@ -41,12 +41,12 @@ def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
         stop = gr.Button(label("stop"), interactive=False)
     status = gr.HTML()
     outcome = gr.HTML(elem_classes="result")
+    consent = gr.Checkbox(label=label("consent"), info=label("consent info"))
     with gr.Row():
         votes = {
             choice: gr.Button(label(f"vote {choice}"), interactive=False, size="md", min_width=120)
             for choice in CHOICES
         }
-    consent = gr.Checkbox(label=label("consent"), info=label("consent info"))
     told = gr.HTML(elem_classes="result")
     ballot = list(votes.values())
 

@@ -30,8 +30,13 @@ from demo.visit import Job
 
 ANY_TEXT_LENGTH = 1_000_000  # the box would turn a longer pasted text into a file; the handler refuses it in words
 
-# Keeps what was typed while the files were read.
-MERGE_FILES = "(box, attached) => ({text: box ? box.text : '', files: attached ? attached.files : []})"
+# Keeps what was typed, and what was added, while the files were read.
+MERGE_FILES = """(box, attached) => {
+  const {files, seen} = attached ?? {files: [], seen: (box?.files ?? []).map((file) => file.path)};
+  const known = [...seen, ...files.map((file) => file.path)];
+  const added = (box?.files ?? []).filter((file) => !known.includes(file.path));
+  return {text: box?.text ?? '', files: [...files, ...added]};
+}"""
 
 
 def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
@@ -111,7 +116,8 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
     chat, box, attached, notes, gallery, template, answer, new, drawing, writing, version = widgets
     visits = handlers.visits
 
-    def files(paths: list[str]) -> dict:
+    def files(paths: list[str], seen: list[str]) -> dict:
+        """The files that take the place of those in the box that were ``seen``."""
         listed = [
             {
                 "path": path,
@@ -122,7 +128,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
             }
             for path in paths
         ]
-        return {"files": listed, "change": secrets.token_hex(4)}
+        return {"files": listed, "seen": seen, "change": secrets.token_hex(4)}
 
     def attach(box: dict, request: gr.Request) -> tuple:
         say = said(request)
@@ -130,7 +136,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
         if found is None:
             return gr.skip(), gr.skip()
         problems = "".join(map(render.problem, found.problems))
-        return files(found.paths), problems + render.notes(found.images, say)
+        return files(found.paths, box["files"]), problems + render.notes(found.images, say)
 
     def begin(request: gr.Request, box: dict, answer: str, template: str, *values: object) -> tuple:
         say, tab = said(request), request.session_hash
@@ -151,7 +157,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
         if event.index >= len(visit.images):  # of a conversation that is over
             return gr.skip()
         _, image = visit.images[event.index]
-        return files(visits.attach_image(visit, image, box["files"]))
+        return files(visits.attach_image(visit, image, box["files"]), box["files"])
 
     def example(event: gr.SelectData, request: gr.Request) -> tuple:
         chosen, visit = handlers.examples[event.index], visits.of(request.session_hash)

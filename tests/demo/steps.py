@@ -47,6 +47,15 @@ def press(room: Locator, name: str) -> None:
     room.get_by_role("button", name=name, exact=True).click()
 
 
+def choose_number(room: Locator, name: str, value: int) -> None:
+    """Types a setting. A slider that has only just appeared forgets what is typed, so that it is typed again."""
+    field, slider = room.get_by_label(f"number input for {name}"), room.get_by_label(f"range slider for {name}")
+    while slider.input_value() != str(value):
+        field.fill(str(value))
+        field.press("Tab")
+        slider.page.wait_for_timeout(500)
+
+
 def done(room: Locator) -> None:
     """The request of a page has ended well."""
     expect(room.get_by_text(re.compile(r"^Done in [\d.]+ s\.$"))).to_be_visible()

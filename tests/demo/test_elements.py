@@ -8,6 +8,7 @@ import html
 import http.server
 import io
 import json
+import shutil
 import threading
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -26,9 +27,10 @@ from tests.demo.conftest import ROOT
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 LIGHTEST = [252, 253, 191]  # of the colour map
+KEY = "scan-7"
 HOSTILE = "<img src=x onerror=window.harmed=1>"
 SHELL = """<!doctype html><html lang="en"><meta charset="utf-8"><meta name="viewport" content="width=device-width">
-<link rel="icon" href="data:,"><link rel="stylesheet" href="elements.css"><script src="elements.js"></script>
+<link rel="icon" href="data:,"><link rel="stylesheet" href="elements.css"><script type="module" src="index.js"></script>
 <body style="margin: 8px"><main></main><div style="height: 3000px"></div>"""
 
 pytestmark = [
@@ -54,8 +56,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with the script, the style and some pictures."""
     folder = tmp_path_factory.mktemp("site")
-    for name in ("elements.js", "elements.css"):
-        (folder / name).write_bytes((ROOT / "demo" / name).read_bytes())
+    shutil.copytree(ROOT / "demo" / "elements", folder, dirs_exist_ok=True)
     (folder / "index.html").write_text(SHELL)
     PILImage.new("RGB", (100, 80), RED).save(folder / "red.png")
     PILImage.new("RGB", (200, 160), RED).save(folder / "red-large.png")
@@ -132,6 +133,7 @@ def compare(show: Show, mode: str, size: dict = WIDE, **attributes: object) -> L
 
 def viewer(show: Show, size: dict = WIDE, **attributes: object) -> Locator:
     given = {"src": "ct.bin", "rows": 128, "cols": 128, "slope": 1, "intercept": -1024, "center": 40, "width": 400}
+    given["key"] = KEY
     element = show("um-window", size, **(given | {"units": "HU", "spacing": "0.66 0.66", "alt": "CT"} | attributes))
     page_until(element, "e => e.seen && !e.frame")
     return element
@@ -386,7 +388,7 @@ def test_dragging_turns_the_window(show: Show, page: Page) -> None:
     assert found["center"] > 60
     expect(element.get_by_label("Center")).to_have_value(str(found["center"]))
     page.mouse.dblclick(*spot(element, 0.5, 0.5))
-    assert told(page, 3) == {"center": 40, "width": 400, "slice": 0}
+    assert told(page, 3) == {"center": 40, "width": 400, "slice": 0, "key": KEY}
     assert (canvas(element) == before).all()
 
 
@@ -396,17 +398,17 @@ def test_keys_fields_and_presets_turn_the_window(show: Show, page: Page) -> None
     stage = element.locator(".um-stage")
     for key in ("ArrowUp", "ArrowRight", "Shift+ArrowUp", "Shift+ArrowLeft"):
         stage.press(key)
-    assert told(page) == {"center": 51, "width": 391, "slice": 0}
+    assert told(page) == {"center": 51, "width": 391, "slice": 0, "key": KEY}
     assert element.get_by_role("button", name="Broken").count() == 0
     element.get_by_role("button", name="Lung").click()
-    assert told(page, 2) == {"center": -600, "width": 1500, "slice": 0}
+    assert told(page, 2) == {"center": -600, "width": 1500, "slice": 0, "key": KEY}
     expect(element.get_by_role("button", name="Lung")).to_have_attribute("aria-pressed", "true")
     element.get_by_label("Width").fill("81.5")
     assert told(page, 3)["width"] == 81.5
     element.get_by_label("Width").fill("-5")
     element.get_by_label("Center").fill("")
     element.get_by_role("button", name="Reset").click()
-    assert told(page, 4) == {"center": 40, "width": 400, "slice": 0}
+    assert told(page, 4) == {"center": 40, "width": 400, "slice": 0, "key": KEY}
     expect(element.get_by_label("Width")).to_have_value("400")
 
 
@@ -448,7 +450,7 @@ def test_slices_are_fetched_by_their_number(show: Show, page: Page) -> None:
     stage = element.locator(".um-stage")
     stage.press("ArrowUp")  # the window stays when the slice changes
     stage.press("PageDown")
-    assert told(page) == {"center": 201, "width": 401, "slice": 3}
+    assert told(page) == {"center": 201, "width": 401, "slice": 3, "key": KEY}
     expect(element.locator(".um-counter")).to_have_text("4 / 5")
     page_until(element, "e => !e.stage.classList.contains('um-stale')")
     assert canvas(element)[0, 0, 0] > middle
@@ -467,7 +469,7 @@ def test_a_slice_that_comes_from_the_server_keeps_the_window(show: Show, page: P
     stage = element.locator(".um-stage")
     stage.press("ArrowUp")
     stage.press("PageDown")
-    assert told(page) == {"center": 41, "width": 400, "slice": 2}
+    assert told(page) == {"center": 41, "width": 400, "slice": 2, "key": KEY}
     assert element.evaluate("e => e.stage.classList.contains('um-stale')")  # until the slice is there
     answer = "(e, given) => Object.entries(given).forEach(([name, value]) => e.setAttribute(name, value))"
     element.evaluate(answer, {"src": "slice-2.bin", "slice": 2})

@@ -9,7 +9,7 @@ import nibabel
 import numpy as np
 import pytest
 from PIL import Image as PILImage
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, expect
 from pydicom import dcmread
 
 from core.data.stack import Stack, open_stack
@@ -22,6 +22,7 @@ from tests.demo.steps import (
     TITLES,
     arrive,
     ask,
+    choose_number,
     done,
     example_scan,
     fits,
@@ -106,13 +107,18 @@ def test_a_refusal_stays_until_the_next_request(visitor: Page) -> None:
     bench, box = go(visitor, "Workbench"), visitor.locator("#message textarea")
     ask(visitor, "Hello")
     done(bench)
+    example_scan(visitor)
+    room = run(visitor, "vqa", "Which organ is shown?")
+    room.get_by_label("Question", exact=True).fill("")
+    go(visitor, "Workbench")
     ask(visitor, "x" * 2001)
     refusal = bench.get_by_role("alert")
     expect(refusal).to_contain_text("2001 characters")
-    example_scan(visitor)
-    run(visitor, "report")  # whatever follows the refusal has arrived by now
-    room = go(visitor, "Scan", TITLES["vqa"])
+    go(visitor, "Scan", TITLES["vqa"])
     press(room, "Run")
+    expect(room.get_by_role("alert")).to_contain_text("needs a prompt")
+    run(visitor, "report")  # whatever follows a refusal has arrived by now
+    go(visitor, "Scan", TITLES["vqa"])
     expect(room.get_by_role("alert")).to_contain_text("needs a prompt")
     go(visitor, "Workbench")
     expect(refusal).to_contain_text("2001 characters")
@@ -123,29 +129,36 @@ def test_a_refusal_stays_until_the_next_request(visitor: Page) -> None:
     expect(refusal).to_have_count(0)
 
 
-def test_a_request_is_stopped_under_way_and_in_the_queue(visitor: Page) -> None:
-    box = visitor.locator("#message textarea")
-    box.fill("Hello")
-    draw = go(visitor, "Draw")
+def slow_drawing(page: Page) -> Locator:
+    """Asks for as many pictures as the model draws at a time, large and in many steps."""
+    draw = go(page, "Draw")
     press(draw, "Advanced ▼")
     for name, value in (("Timesteps", 100), ("Width in pixels", 256), ("Height in pixels", 256), ("Images", 4)):
-        field = draw.get_by_label(f"number input for {name}")
-        field.fill(str(value))
-        field.press("Tab")
+        choose_number(draw, name, value)
     press(draw, "Draw")
+    return draw
+
+
+def test_a_request_is_stopped_under_way_and_in_the_queue(open_page: OpenPage) -> None:
+    first, second = open_page(), open_page()
+    box = second.locator("#message textarea")
+    box.fill("Hello")
+    draw = slow_drawing(first)
     expect(draw.get_by_role("progressbar")).to_be_visible()
     press(draw, "Stop")
     expect(draw.get_by_text("Stopped.", exact=True)).to_be_visible()
     expect(draw.get_by_role("button", name="Stop", exact=True)).to_be_disabled()
-    press(draw, "Draw")  # as many pictures as the model draws at a time
+    press(draw, "Draw")
     expect(draw.get_by_role("progressbar")).to_be_visible()
-    bench = go(visitor, "Workbench")
+    waiting = slow_drawing(second)
+    expect(waiting.get_by_text("Waiting for the model")).to_be_visible()
+    bench = go(second, "Workbench")
     box.press("Enter")
-    expect(bench.get_by_text("Waiting for the model, place 1 in the queue")).to_be_visible()
+    expect(bench.get_by_text("Waiting for the model, place")).to_be_visible()
     press(bench, "Stop")
     expect(bench.get_by_text("Stopped.", exact=True)).to_be_visible()
     expect(box).to_have_value("Hello")
-    expect(visitor.locator("#conversation").get_by_text("Attach a scan")).to_be_visible()
+    expect(second.locator("#conversation").get_by_text("Attach a scan")).to_be_visible()
 
 
 # Scan -----------------------------------------------------------------------------------------------------------------
@@ -326,13 +339,12 @@ def test_a_caption_is_drawn_with_two_seeds(open_page: OpenPage, size: dict) -> N
     draw = go(page, "Draw")
     draw.get_by_label("fundus photograph").check()
     expect(draw.get_by_label("Caption")).to_have_value(CAPTIONS["fundus photograph"])
-    count = draw.get_by_label("number input for Images")
-    count.fill("2")
-    count.press("Tab")
+    choose_number(draw, "Images", 2)
     press(draw, "Draw")
     done(draw)
     expect(draw.get_by_alt_text("AI-generated image", exact=True)).to_have_count(2)
-    seeds = [int(re.search(r"\d+", head)[0]) for head in draw.get_by_role("heading").all_inner_texts()]
+    heads = draw.get_by_role("heading").all_inner_texts()
+    seeds = [int(re.fullmatch(rf"{i}: Seed (\d+)", head)[1]) for i, head in enumerate(heads, 1)]
     assert seeds[1] == seeds[0] + 1
     first, second = (picture(page, image.get_attribute("src")) for image in draw.locator("figure img").all())
     assert first.size == second.size == (64, 64) and first.info["Seed"] == str(seeds[0])
