@@ -25,6 +25,8 @@ from demo.uploads import own_folder
 if TYPE_CHECKING:
     from core.feedback.mirror import Mirror
     from core.feedback.store import FeedbackStore
+    from core.inference.service import Limits
+    from core.inference.versions import Version
 
 LARGEST_UPLOAD = "512mb"
 UPLOAD_SECONDS = 1800
@@ -37,6 +39,10 @@ FETCH_SECONDS = 1.0
 """So long the last answers may then take to their clients, who fetch files after them."""
 MOST_THREADS = 512
 """Every visitor who waits for the model holds one, which sleeps."""
+SMALL_WIDTH = 1024
+"""Up to this hidden size, a model on a CPU is driven by several threads with one core each, not by one with all."""
+MOST_MODEL_THREADS = 4
+"""More would wait for Python's lock."""
 
 
 def default_host() -> str:
@@ -64,9 +70,8 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up, and no proxy can tell
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", options.host]))
     from core.feedback.store import FeedbackStore
-    from core.inference.service import Limits, Service
+    from core.inference.service import Service
     from core.inference.versions import load_versions
-    from core.inference.zerogpu import is_here
     from demo.app import STYLES, build, head, theme
     from demo.strings import I18N
     from demo.uploads import delete_copies, delete_old_uploads
@@ -77,8 +82,9 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
         data = data_folder()
         store = FeedbackStore(database_url(data), data / "pictures")
         mirror = open_mirror(store, data)
-    service = Service(Limits(running=1) if is_here() else None)
-    demo = build(load_versions(options.model or [default_model()]), service, folder, store, mirror and mirror.trigger)
+    versions = load_versions(options.model or [default_model()])
+    service = Service(limits(versions))
+    demo = build(versions, service, folder, store, mirror and mirror.trigger)
     _, url, _ = demo.launch(
         server_name=options.host,
         server_port=options.port,
@@ -119,6 +125,23 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
             mirror.stop()
         if store is not None:
             store.close()
+
+
+def limits(versions: dict[str, Version]) -> Limits:
+    """How many requests these models take at a time, here."""
+    import torch
+
+    from core.inference.service import Limits
+    from core.inference.zerogpu import is_here
+
+    if is_here():
+        return Limits(running=1)
+    models = [version.generator.model for version in versions.values()]
+    if any(model.device.type != "cpu" or model.config.llm.hidden_size > SMALL_WIDTH for model in models):
+        return Limits()
+    threads = min(torch.get_num_threads(), MOST_MODEL_THREADS)
+    torch.set_num_threads(1)  # matrices of a small model are computed sooner than a second core is asked for help
+    return Limits(threads=threads)
 
 
 def chore(do: Callable, *values: object) -> None:

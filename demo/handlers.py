@@ -23,13 +23,15 @@ from core.tasks.regions import Region
 from demo import render, results
 from demo.examples import Example, load_examples
 from demo.render import Reply
-from demo.visit import RANDOM_SEED, TELL_SECONDS, Controls, Job, Part, Visit
+from demo.visit import RANDOM_SEED, Controls, Job, Part, Visit
 from demo.visits import Visits
 
 LONGEST_PROMPT = 2000
 MOST_MESSAGES = 100
 MOST_SEEDS = 4
 PREVIEWS = 8
+TEXT_SECONDS = 0.5
+"""Between two messages to a program about a text that grows. Each costs Gradio as much as a token costs a small model."""
 ALIVE_SECONDS = 2.0
 """So often a program that waits is told, at the latest. Only then, and at the start, does Gradio find out that it is
 gone."""
@@ -336,7 +338,7 @@ class Handlers:
             yield reply, None
             for event in request:
                 reply.add(event)
-                if time.monotonic() - told >= (ALIVE_SECONDS if reply.text == seen else TELL_SECONDS):
+                if time.monotonic() - told >= (ALIVE_SECONDS if reply.text == seen else TEXT_SECONDS):
                     told, seen = time.monotonic(), reply.text
                     yield reply, None
         finally:

@@ -1,4 +1,4 @@
-"""One model, many clients: a queue in front of the generator, and one thread that drives it.
+"""One model, many clients: a queue in front of the generator, and threads that drive it.
 
 - Waiting requests run packed with those that run already, up to ``Limits.running``.
 - Fair: a client's next request waits behind the first ones of all others, however many it has sent.
@@ -16,6 +16,7 @@ from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
+from threading import Event as Flag
 
 from core.errors import BusyError
 from core.inference.driver import Driver, Ended
@@ -25,6 +26,9 @@ from core.inference.session import Session, Turn
 
 LOOK_SECONDS = 0.5
 """Between two looks of a waiting request at its place in the queue."""
+PACE_SECONDS = 0.05
+"""Between two looks of a running request at its events. Who looked at each at once would take Python's lock from the
+model for every token."""
 
 
 @dataclass(frozen=True)
@@ -32,13 +36,15 @@ class Limits:
     """How much the service takes on.
 
     Attributes:
-        running: requests that share a forward pass. Four take 1.6 times as many pictures through two cores as one.
+        threads: how many drive the model. One, unless it is so small that a forward pass cannot fill the processor.
+        running: requests that share a forward pass.
         waiting: requests that may wait, of all clients.
         client: requests of one client, waiting and running.
         conversations: idle conversations whose keys and values stay in memory; the others are read again when they
             go on, with the same result.
     """
 
+    threads: int = 1
     running: int = 4
     waiting: int = 256
     client: int = 8
@@ -63,9 +69,12 @@ class Request:
     """The model's time that it has had; a step is shared equally by those that ran in it."""
     cancelled: bool = False
     _events: SimpleQueue = field(default_factory=SimpleQueue, repr=False)
+    _ended: Flag = field(default_factory=Flag, repr=False)
 
     def put(self, event: Event | Ended) -> None:
         self._events.put(event)
+        if isinstance(event, Ended):
+            self._ended.set()
 
     def __iter__(self) -> Iterator[Event]:
         told = None
@@ -81,6 +90,8 @@ class Request:
                 if isinstance(event, Ended):
                     break
                 yield event
+                if self._events.empty():
+                    self._ended.wait(PACE_SECONDS)
         finally:
             self.cancel()  # does nothing to a request that has ended
         if event.error is not None:
@@ -90,20 +101,31 @@ class Request:
         self.service.cancel(self)
 
 
+@dataclass(eq=False)
+class _Worker:
+    """A thread of the model's, and what runs in it."""
+
+    running: list[Request] = field(default_factory=list)
+    drivers: dict[int, Driver] = field(default_factory=dict)
+    """By the generators they belong to."""
+
+
 class Service:
-    """Owns the model's thread. ``submit`` from any thread; ``close`` when the program ends."""
+    """Owns the model's threads. ``submit`` from any thread; ``close`` when the program ends."""
 
     def __init__(self, limits: Limits | None = None) -> None:
         self.limits = limits or Limits()
         self._changed = Condition()
         self._waiting: list[Request] = []
-        self._running: list[Request] = []
+        self._workers = [_Worker() for _ in range(self.limits.threads)]
         self._closing = False
-        self._drivers: dict[int, Driver] = {}
         self._seconds: dict[tuple, float] = {}
         self._kept: list[weakref.ref[Session]] = []
-        self._thread = Thread(target=self._work, name="model", daemon=True)
-        self._thread.start()
+        self._threads = [
+            Thread(target=self._work, args=[worker], name="model", daemon=True) for worker in self._workers
+        ]
+        for thread in self._threads:
+            thread.start()
 
     def submit(self, client: str, generator: Generator, turn: Turn) -> Request:
         """Puts a turn into the queue. It is checked first, so that a wrong one does not wait.
@@ -132,7 +154,7 @@ class Service:
             request.rank = self._of(client)
             self._waiting.append(request)
             self._waiting.sort(key=lambda r: r.rank)  # stable: first come, first served within a rank
-            self._changed.notify()
+            self._changed.notify_all()
         return request
 
     def cancel(self, request: Request) -> None:
@@ -151,12 +173,15 @@ class Service:
             for request in self._waiting:
                 request.put(Ended(_closing()))
             self._waiting.clear()
-            self._changed.notify()
-        self._thread.join(seconds)
+            self._changed.notify_all()
+        deadline = time.monotonic() + seconds
+        for thread in self._threads:
+            thread.join(max(0.0, deadline - time.monotonic()))
         with self._changed:
             for request in self._running:
                 request.cancelled = True
-        self._thread.join()  # a step more
+        for thread in self._threads:
+            thread.join()  # a step more
 
     def standing(self, request: Request) -> Waiting | None:
         """Where a request stands in the queue; None once it has left it."""
@@ -166,84 +191,91 @@ class Service:
             place = self._waiting.index(request)
             ahead = sum(max(0.0, self._cost(r) - r.seconds) for r in self._running)
             ahead += sum(self._cost(r) for r in self._waiting[:place])
-            return Waiting(place + 1, round(ahead, 1) if self._seconds else None)
+            return Waiting(place + 1, round(ahead / len(self._workers), 1) if self._seconds else None)
 
     def load(self) -> tuple[int, int]:
         """How many requests run and wait now."""
         with self._changed:
             return len(self._running), len(self._waiting)
 
-    # The model's thread
+    # The model's threads
 
-    def _work(self) -> None:
+    def _work(self, worker: _Worker) -> None:
         while True:
             try:
                 with self._changed:
-                    while not (self._waiting or self._running or self._closing):
+                    self._admit(worker)
+                    while not (worker.running or self._closing):
                         self._changed.wait()
-                    self._admit()
-                    if self._closing and not self._running:
+                        self._admit(worker)
+                    if self._closing and not worker.running:
                         return
-                self._step()
+                self._step(worker)
             except Exception as error:  # a bug of ours: those that run are told, and the queue goes on
                 with self._changed:
-                    self._drivers.clear()
-                    for request in list(self._running):
-                        self._end(request, Ended(error))
+                    worker.drivers.clear()
+                    for request in list(worker.running):
+                        self._end(worker, request, Ended(error))
 
-    def _admit(self) -> None:
-        """Ends what was cancelled, then lets waiting requests join."""
-        for request in [r for r in self._running if r.cancelled]:
-            self._drivers[id(request.generator)].close(request)
+    def _admit(self, worker: _Worker) -> None:
+        """Ends what was cancelled, then lets waiting requests join, unless another thread has less to do."""
+        for request in [r for r in worker.running if r.cancelled]:
+            worker.drivers[id(request.generator)].close(request)
             request.put(Stopped())
-            self._end(request, Ended())
+            self._end(worker, request, Ended())
         busy = {id(request.turn.session) for request in self._running}
         for request in list(self._waiting):
-            if len(self._running) >= self.limits.running:
+            if len(worker.running) >= min(self.limits.running, 1 + min(len(w.running) for w in self._workers)):
                 break
             if id(request.turn.session) in busy:
                 continue
             self._waiting.remove(request)
-            self._running.append(request)
+            worker.running.append(request)
             busy.add(id(request.turn.session))
             try:
                 program = request.context.run(request.generator.program, request.turn)
             except Exception as error:  # its conversation has changed since it was checked
-                self._end(request, Ended(error))
+                self._end(worker, request, Ended(error))
                 continue
-            self._drivers.setdefault(id(request.generator), request.generator.driver()).add(request, program)
+            worker.drivers.setdefault(id(request.generator), request.generator.driver()).add(request, program)
 
-    def _step(self) -> None:
+    def _step(self, worker: _Worker) -> None:
         """One step of every model that has something to do."""
-        for driver in [d for d in self._drivers.values() if d.running]:
+        for driver in [d for d in worker.drivers.values() if d.running]:
             sharing, start = driver.running, time.perf_counter()
             for request, event in driver.step():
                 if isinstance(event, Ended):
                     with self._changed:
-                        self._end(request, event)
+                        self._end(worker, request, event)
                 else:
                     request.put(event)
             share = (time.perf_counter() - start) / len(sharing)
             for request in sharing:
                 request.seconds += share
 
-    def _end(self, request: Request, event: Ended) -> None:
+    def _end(self, worker: _Worker, request: Request, event: Ended) -> None:
         if event.error is None and not request.cancelled:
             known = self._seconds.get(request.kind, request.seconds)
             self._seconds[request.kind] = known + 0.2 * (request.seconds - known)
-        self._leave(self._running, request)
+        self._leave(worker.running, request)
         self._keep(request.turn.session)
         request.put(event)
+        self._changed.notify_all()  # its conversation's next request may have waited for it
 
     def _keep(self, session: Session) -> None:
         """Lets the conversations that were longest idle forget their keys and values."""
         others = [ref for ref in self._kept if ref() is not None and ref() is not session]
         self._kept = [*others, weakref.ref(session)]
+        busy = {id(request.turn.session) for request in self._running}
         while len(self._kept) > self.limits.conversations:
-            if (idle := self._kept.pop(0)()) is not None:
+            if (idle := self._kept.pop(0)()) is not None and id(idle) not in busy:
                 idle.contexts = None
 
     # The queue; the lock is held
+
+    @property
+    def _running(self) -> list[Request]:
+        return [request for worker in self._workers for request in worker.running]
 
     def _of(self, client: str) -> int:
         return Counter(request.client for request in [*self._waiting, *self._running])[client]

@@ -19,9 +19,10 @@ from core.sequence import Text
 SECONDS = 60
 
 
-@pytest.fixture
-def service() -> Iterator[Service]:
-    service = Service(Limits(running=2, waiting=6, client=3, conversations=2))
+@pytest.fixture(params=[1, 2], ids=["one thread", "two threads"])
+def service(request: pytest.FixtureRequest) -> Iterator[Service]:
+    running = 2 // request.param
+    service = Service(Limits(threads=request.param, running=running, waiting=6, client=3, conversations=2))
     yield service
     service.close(SECONDS)
 
@@ -67,8 +68,9 @@ def order_of_ends(waiting: dict[str, Iterator[Event]]) -> list[str]:
     return ended
 
 
-def test_packed_requests_answer_as_alone(tiny_generator: Generator) -> None:
-    service = Service(Limits(running=3))
+@pytest.mark.parametrize("threads", [1, 2])
+def test_packed_requests_answer_as_alone(tiny_generator: Generator, threads: int) -> None:
+    service = Service(Limits(threads=threads, running=3))
     words = ["one", "two words", "and three words", "x" * 40]
     wanted = [alone(tiny_generator, writing(tiny_generator, w, 12)) for w in words]
     requests = [service.submit(w, tiny_generator, writing(tiny_generator, w, 12)) for w in words]
