@@ -31,7 +31,7 @@ MOST_MESSAGES = 100
 MOST_SEEDS = 4
 PREVIEWS = 8
 TEXT_SECONDS = 0.5
-"""Between two messages to a program about a text that grows. Each costs Gradio as much as a token costs a small model."""
+"""Between two messages to a program about a text that grows. Each costs as much time as a token of a small model."""
 ALIVE_SECONDS = 2.0
 """So often a program that waits is told, at the latest. Only then, and at the start, does Gradio find out that it is
 gone."""

@@ -35,7 +35,7 @@ THINK_PROMPTS = {
 
 
 class Generator:
-    """Text and images out of a checkpoint. Several threads may use it, each with a driver and conversations of its own."""
+    """Text and images out of a checkpoint. Several threads may use one, each with a driver of its own."""
 
     def __init__(self, checkpoint: Checkpoint) -> None:
         self.checkpoint = checkpoint
