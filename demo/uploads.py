@@ -114,15 +114,18 @@ class Uploads:
         finally:
             for file in files:
                 file.unlink(missing_ok=True)
-                with contextlib.suppress(OSError):  # the upload's folder goes too, unless another file is in it
-                    file.parent.rmdir()
 
     def _is_upload(self, file: Path) -> bool:
         """Whether a path is one that Gradio gives to uploads: below a folder named by the content's SHA-256."""
         return file.parent.parent == self.folder and _SHA256.fullmatch(file.parent.name) is not None
 
     def forget(self) -> None:
-        """Forgets what was read some time ago."""
+        """Forgets what was read some time ago, and deletes the folders that it has left behind: not at once, because
+        the same file may just be uploaded into one of them again."""
+        for folder in self.folder.iterdir():
+            with contextlib.suppress(OSError):  # it is not empty
+                if _SHA256.fullmatch(folder.name) and time.time() - folder.stat().st_mtime >= REMEMBERED_SECONDS:
+                    folder.rmdir()
         with self._lock:
             now = time.monotonic()
             old = [key for key, (since, _, _) in self._recent.items() if now - since >= REMEMBERED_SECONDS]
@@ -151,7 +154,6 @@ def delete_old_uploads(paths: set[str], seconds: float) -> None:
         with contextlib.suppress(OSError):
             if time.time() - path.stat().st_ctime >= seconds:
                 path.unlink()
-                path.parent.rmdir()
 
 
 def delete_copies(folder: Path, uploads: set[str], seconds: float) -> None:
@@ -162,4 +164,3 @@ def delete_copies(folder: Path, uploads: set[str], seconds: float) -> None:
             with contextlib.suppress(OSError):
                 if time.time() - path.stat().st_ctime >= seconds:
                     path.unlink()
-                    path.parent.rmdir()

@@ -211,7 +211,7 @@ def test_the_shipped_model_answers(folder: Path) -> None:
 def test_a_page_that_reports_an_upload_twice_gets_it_once(handlers: Handlers) -> None:
     path, visit = upload(handlers), handlers.visits.of("tab")
     (shown,) = handlers.visits.attach(visit, [path]).paths
-    assert not Path(path).parent.exists()
+    assert not Path(path).exists()
     assert "DOE" not in shown
     assert handlers.visits.attach(visit, [path]).paths == [shown]
     assert handlers.visits.attach(visit, [shown]) is None
@@ -224,8 +224,10 @@ def test_two_visitors_with_the_same_file_both_get_it(handlers: Handlers, monkeyp
     assert first.sha256 == second.sha256
     uploads.scan([upload(handlers)])
     assert uploads.scan([path]).slices == 1
+    assert Path(path).parent.exists(), "somebody may be about to upload it once more"
     monkeypatch.setattr("demo.uploads.REMEMBERED_SECONDS", 0)
     uploads.forget()
+    assert not Path(path).parent.exists()
     with pytest.raises(ImageError, match="The upload is gone"):
         uploads.picture(path)
 
@@ -252,7 +254,7 @@ def test_an_upload_that_nobody_reads_is_deleted(handlers: Handlers) -> None:
     delete_old_uploads({path}, seconds=3600)
     assert Path(path).exists()
     delete_old_uploads({path, "gone.dcm"}, seconds=0)
-    assert not Path(path).parent.exists()
+    assert not Path(path).exists()
 
 
 def test_what_came_inside_of_an_mcp_call_is_deleted(handlers: Handlers) -> None:
