@@ -46,3 +46,7 @@ class BusyError(UniMedError):
 
 class FeedbackError(UniMedError):
     """A judgement, a consent code or a store of feedback that cannot be used."""
+
+
+class AccessError(FeedbackError):
+    """Something that this person may not see or do. It does not tell whether the thing exists."""

@@ -1,4 +1,5 @@
-"""The tables of the feedback store: what was generated, what people said of it, and under which consent.
+"""The tables of the demo's feedback: what was generated, what visitors said of it, and under which consent. Those of
+the studio stand in ``core.feedback.studio_models``.
 
 Everything of a visitor hangs on a consent, and goes with it. What a model and what a person says are different rows:
 a correction is a response of its own that points at the one it corrects.
@@ -59,7 +60,7 @@ def new_id() -> str:
     return str(uuid4())
 
 
-def _one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
+def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     """The constraint that a column holds one of the values. It stands in ``__table_args__``: on a column alembic
     would not see it."""
     listed = ", ".join(f"'{value}'" for value in values)
@@ -84,7 +85,7 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {datetime: UTCDateTime, dict: JSON, list[dict]: JSON}  # noqa: RUF012
+    type_annotation_map = {datetime: UTCDateTime} | dict.fromkeys((dict, list[dict], list[str], list[int]), JSON)
 
 
 class Consent(Base):
@@ -117,6 +118,20 @@ class ModelVersion(Base):
     created_at: Mapped[Created]
 
 
+class Case(Base):
+    """A patient's examination that generations are about. The patient is known by a digest of source and name there:
+    enough to withdraw and to keep a patient on one side of a split."""
+
+    __tablename__ = "cases"
+    __table_args__ = (UniqueConstraint("patient_hash", "name"),)
+
+    id: Mapped[Id]
+    patient_hash: Mapped[Sha256]
+    name: Mapped[str] = mapped_column(String(200))
+    source: Mapped[Words]
+    created_at: Mapped[Created]
+
+
 class Generation(Base):
     """One run of a model: what went in, with which settings. ``inputs`` are segments as ``core.sequence`` writes
     them, and ``prompt`` is what a person wrote of them."""
@@ -126,6 +141,7 @@ class Generation(Base):
         CheckConstraint("seed >= 0", name="seed"),
         Index(None, "consent_id"),
         Index(None, "model_version_id"),
+        Index(None, "case_id"),
         Index(None, "created_at", "id"),
     )
 
@@ -136,7 +152,9 @@ class Generation(Base):
     settings: Mapped[dict]
     seed: Mapped[int] = mapped_column(BigInteger)
     model_version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"))
-    consent_id: Mapped[OfConsent]
+    consent_id: Mapped[OfConsent | None]
+    """Of the visitor who made it; a maintainer's own and imported ones have none."""
+    case_id: Mapped[str | None] = mapped_column(ForeignKey("cases.id"))
     created_at: Mapped[Created]
 
 
@@ -155,9 +173,9 @@ class Response(Base):
 
     __tablename__ = "responses"
     __table_args__ = (
-        _one_of("kind", KINDS),
-        _one_of("author", AUTHORS),
-        _one_of("trust", TRUST),
+        one_of("kind", KINDS),
+        one_of("author", AUTHORS),
+        one_of("trust", TRUST),
         CheckConstraint("place >= 0", name="place"),
         CheckConstraint(
             "(kind = 'text' AND text IS NOT NULL AND sha256 IS NULL)"
@@ -180,6 +198,9 @@ class Response(Base):
     kind: Mapped[Word]
     text: Mapped[Words | None]
     sha256: Mapped[Sha256 | None]
+    width: Mapped[int | None]
+    height: Mapped[int | None]
+    """Of an image, in pixels."""
     author: Mapped[Word]
     corrects_id: Mapped[str | None] = mapped_column(ForeignKey("responses.id", ondelete="CASCADE"))
     consent_id: Mapped[OfConsent | None]
@@ -194,7 +215,7 @@ class Rating(Base):
     __tablename__ = "ratings"
     __table_args__ = (
         CheckConstraint("value IN (-1, 1)", name="value"),
-        _one_of("trust", TRUST),
+        one_of("trust", TRUST),
         UniqueConstraint("response_id", "consent_id"),
         Index(None, "consent_id"),
     )
@@ -213,8 +234,8 @@ class Comparison(Base):
 
     __tablename__ = "comparisons"
     __table_args__ = (
-        _one_of("choice", CHOICES),
-        _one_of("trust", TRUST),
+        one_of("choice", CHOICES),
+        one_of("trust", TRUST),
         CheckConstraint("left_generation_id <> right_generation_id", name="sides"),
         Index(None, "left_generation_id"),
         Index(None, "right_generation_id"),

@@ -55,6 +55,8 @@ def response(generation: GenerationRef, place: int, output: Segment) -> Response
         kind="text" if is_text else "image",
         text=storable(output.text) if is_text else None,
         sha256=None if is_text else output.sha256,
+        width=None if is_text else output.pixels.width,
+        height=None if is_text else output.pixels.height,
         author="model",
     )
 

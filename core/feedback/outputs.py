@@ -1,0 +1,43 @@
+"""What a rater is shown of an item: the request and the outputs, and nothing of who made them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.feedback.answers import Output
+from core.feedback.models import Generation, Response
+from core.feedback.studio_models import Item
+
+UNKNOWN = 1_000_000
+
+
+@dataclass(frozen=True)
+class Shown:
+    """An item on a rater's screen. It holds no model, version, settings, seed or other rater.
+
+    Attributes:
+        inputs: segments of the request as ``core.sequence`` writes them.
+        outputs: texts, or pictures by their SHA-256, in the item's order.
+    """
+
+    task: str
+    prompt: str
+    inputs: list[dict]
+    outputs: list[dict]
+
+
+def output_of(response: Response) -> Output:
+    """What an answer about it is checked against. A picture whose size was not written down may be marked anywhere."""
+    return Output(response.text, response.width or UNKNOWN, response.height or UNKNOWN)
+
+
+def shown(session: Session, item: Item) -> Shown:
+    responses = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(item.response_ids)))}
+    ordered = [responses[one] for one in item.response_ids]
+    generation = session.get_one(Generation, ordered[0].generation_id)
+    names = ("kind", "text", "sha256", "width", "height")
+    outputs = [{name: getattr(response, name) for name in names} for response in ordered]
+    return Shown(generation.task, generation.prompt, generation.inputs, outputs)

@@ -1,0 +1,196 @@
+"""Who may do what in the studio: local accounts, accounts of an identity provider, roles and logins."""
+
+from __future__ import annotations
+
+import hashlib
+import re
+import secrets
+from dataclasses import dataclass
+from datetime import timedelta
+
+from argon2 import PasswordHasher
+from argon2.exceptions import Argon2Error, InvalidHashError
+from sqlalchemy import delete, select
+from sqlalchemy.orm import Session
+
+from core.errors import AccessError, FeedbackError
+from core.feedback import audit
+from core.feedback.database import Database
+from core.feedback.models import utc_now
+from core.feedback.studio_models import ROLES, Login, User
+
+LOGIN_LASTS = timedelta(hours=12)
+SHORTEST_PASSWORD = 10
+_NAME = re.compile(r"[\w.@+-]{1,100}")
+_hasher = PasswordHasher()
+_NOBODY = _hasher.hash(secrets.token_hex(16))
+"""Checked where nobody has the name, so that an unknown name takes as long as a wrong password."""
+
+
+@dataclass(frozen=True)
+class Person:
+    """Somebody who is logged in. It is read anew with every request, so that a role that is taken away is gone."""
+
+    id: str
+    login: str
+    role: str
+
+    def need(self, *roles: str) -> None:
+        """
+        Raises:
+            AccessError: this person has none of the roles.
+        """
+        if self.role not in roles:
+            raise AccessError("That is not for you", remedy=f"Ask a maintainer for the role {' or '.join(roles)}")
+
+
+class People:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def add(
+        self, by: Person | None, login: str, role: str, password: str | None = None, subject: str | None = None
+    ) -> str:
+        """A new account; the first of a database needs nobody who makes it. Returns its id.
+
+        Args:
+            password: for a local account.
+            subject: issuer and subject of an identity provider, for one of its accounts.
+
+        Raises:
+            FeedbackError: the name is taken or malformed, the password too short, or the role unknown.
+            AccessError: only maintainers make accounts.
+        """
+        if role not in ROLES:
+            raise FeedbackError("Unknown role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
+        if not _NAME.fullmatch(login):
+            remedy = "Use up to 100 letters, digits and . @ + - _"
+            raise FeedbackError("A login name has other characters, or too many", value=login, remedy=remedy)
+        if (password is None) == (subject is None):
+            raise FeedbackError("An account needs a password or a subject of an identity provider, not both")
+        hashed = None if password is None else _hasher.hash(_long_enough(password))
+        with self._database.writing() as session:
+            first = session.scalar(select(User.id).limit(1)) is None
+            if by is not None or not first:
+                _need_maintainer(by)
+            elif role != "maintainer":
+                raise FeedbackError("The first account must be a maintainer's", value=role)
+            user = User(login=login, role=role, password_hash=hashed, subject=subject)
+            if session.scalar(select(User.id).where((User.login == login) | (User.subject == subject))):
+                raise FeedbackError("There is such an account already", value=login, remedy="Choose another name")
+            session.add(user)
+            audit.record(session, by and by.id, "add", user, after={"role": role})
+            return user.id
+
+    def everyone(self, by: Person) -> list[Person]:
+        """The accounts that are not disabled."""
+        by.need("maintainer")
+        with self._database.reading() as session:
+            query = select(User).where(User.disabled_at.is_(None)).order_by(User.login)
+            return [_person(user) for user in session.scalars(query)]
+
+    def change_role(self, by: Person, user_id: str, role: str) -> None:
+        by.need("maintainer")
+        if role not in ROLES:
+            raise FeedbackError("Unknown role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
+        with self._database.writing() as session:
+            user = _existing(session, user_id)
+            before, user.role = {"role": user.role}, role
+            _keep_one_maintainer(session)
+            audit.record(session, by.id, "change role", user, before=before, after={"role": role})
+
+    def change_password(self, by: Person, user_id: str, password: str) -> None:
+        """One's own, or anybody's by a maintainer. All logins of the account end."""
+        if by.id != user_id:
+            by.need("maintainer")
+        hashed = _hasher.hash(_long_enough(password))
+        with self._database.writing() as session:
+            user = _existing(session, user_id)
+            if user.password_hash is None:
+                raise FeedbackError("That account has its password elsewhere", value=user.login)
+            user.password_hash = hashed
+            session.execute(delete(Login).where(Login.user_id == user_id))
+            audit.record(session, by.id, "change password", user)
+
+    def disable(self, by: Person, user_id: str) -> None:
+        """Ends an account; what it has said stays."""
+        by.need("maintainer")
+        with self._database.writing() as session:
+            user = _existing(session, user_id)
+            user.disabled_at = utc_now()
+            _keep_one_maintainer(session)
+            session.execute(delete(Login).where(Login.user_id == user_id))
+            audit.record(session, by.id, "disable", user)
+
+    # Logging in
+
+    def log_in(self, login: str, password: str) -> str:
+        """Returns the token of a new login, of which only the digest is stored.
+
+        Raises:
+            AccessError: name or password is wrong; it does not tell which.
+        """
+        with self._database.reading() as session:
+            user = session.scalar(select(User).where(User.login == login, User.disabled_at.is_(None)))
+            user_id, hashed = (user.id, user.password_hash) if user else (None, None)
+        try:
+            _hasher.verify(hashed or _NOBODY, password)
+        except (Argon2Error, InvalidHashError):
+            user_id = None
+        if user_id is None or hashed is None:
+            raise AccessError("Name or password is wrong", remedy="Try again, or ask a maintainer for a new one")
+        token, now = secrets.token_urlsafe(32), utc_now()
+        with self._database.writing() as session:
+            session.execute(delete(Login).where(Login.expires_at <= now))
+            session.add(Login(token_hash=_digest(token), user_id=user_id, expires_at=now + LOGIN_LASTS))
+        return token
+
+    def log_out(self, token: str) -> None:
+        with self._database.writing() as session:
+            session.execute(delete(Login).where(Login.token_hash == _digest(token)))
+
+    def of_token(self, token: str) -> Person | None:
+        """Who is logged in with a token; None when it has ended."""
+        with self._database.reading() as session:
+            query = select(User).join(Login).where(Login.token_hash == _digest(token), Login.expires_at > utc_now())
+            user = session.scalar(query.where(User.disabled_at.is_(None)))
+            return user and _person(user)
+
+    def of_subject(self, subject: str) -> Person | None:
+        """Whom an identity provider has vouched for; None for somebody without an account here."""
+        with self._database.reading() as session:
+            user = session.scalar(select(User).where(User.subject == subject, User.disabled_at.is_(None)))
+            return user and _person(user)
+
+
+def _person(user: User) -> Person:
+    return Person(user.id, user.login, user.role)
+
+
+def _digest(token: str) -> str:
+    return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _long_enough(password: str) -> str:
+    if len(password) < SHORTEST_PASSWORD:
+        raise FeedbackError("The password is too short", remedy=f"Use at least {SHORTEST_PASSWORD} characters")
+    return password
+
+
+def _need_maintainer(by: Person | None) -> None:
+    if by is None:
+        raise AccessError("There are accounts already", remedy="Let a maintainer add you")
+    by.need("maintainer")
+
+
+def _existing(session: Session, user_id: str) -> User:
+    user = session.get(User, user_id)
+    if user is None or user.disabled_at is not None:
+        raise FeedbackError("There is no such account", value=user_id)
+    return user
+
+
+def _keep_one_maintainer(session: Session) -> None:
+    session.flush()
+    if session.scalar(select(User.id).where(User.role == "maintainer", User.disabled_at.is_(None)).limit(1)) is None:
+        raise FeedbackError("The last maintainer must stay one", remedy="Make somebody else a maintainer first")

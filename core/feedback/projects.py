@@ -1,0 +1,212 @@
+"""Rating projects: what is asked, which items, who takes part."""
+
+from __future__ import annotations
+
+import hashlib
+import random
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from sqlalchemy import func, insert, select
+from sqlalchemy.orm import Session
+
+from core.errors import AccessError, FeedbackError
+from core.feedback import audit
+from core.feedback.answers import checked
+from core.feedback.database import Database
+from core.feedback.models import Case, Response, new_id
+from core.feedback.outputs import output_of
+from core.feedback.people import Person
+from core.feedback.rubric import Plan, Rubric
+from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Member, Project, User
+
+BATCH = 1000
+
+
+@dataclass(frozen=True)
+class NewItem:
+    """
+    Attributes:
+        response_ids: one response; several of one prompt for a comparison.
+        gold: the answer that is known to be right; raters who give another are told nothing.
+        repeated: that it comes to the same person twice.
+    """
+
+    response_ids: tuple[str, ...]
+    gold: dict | None = None
+    repeated: bool = False
+
+
+@dataclass(frozen=True)
+class ProjectInfo:
+    id: str
+    name: str
+    kind: str
+    state: str
+    rubric: Rubric
+    plan: Plan
+    items: int
+
+
+class Projects:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def make(self, by: Person, name: str, kind: str, rubric: Rubric, plan: Plan | None = None) -> str:
+        """A new project without items, still closed to raters. Returns its id."""
+        by.need("maintainer")
+        if kind not in KINDS:
+            raise FeedbackError("Unknown kind of project", value=kind, remedy=f"Use one of {', '.join(KINDS)}")
+        if not (name := name.strip()) or len(name) > 200:
+            raise FeedbackError("A project needs a name of up to 200 characters", value=name)
+        if not rubric.criteria and kind != "correct":
+            raise FeedbackError("The rubric asks for nothing", remedy="Choose at least one criterion")
+        with self._database.writing() as session:
+            if session.scalar(select(Project.id).where(Project.name == name)):
+                raise FeedbackError("There is a project of that name", value=name, remedy="Choose another one")
+            project = Project(
+                name=name, kind=kind, rubric=rubric.to_json(), plan=(plan or Plan()).to_json(), state="draft",
+                created_by=by.id,
+            )  # fmt: skip
+            session.add(project)
+            audit.record(session, by.id, "make", project, after={"kind": kind, "state": "draft"})
+            return project.id
+
+    def add_items(self, by: Person, project_id: str, items: Iterable[NewItem]) -> int:
+        """Adds items, in an order that the plan's seed decides; only while the project is a draft. Returns how many
+        it has now."""
+        by.need("maintainer")
+        with self._database.writing() as session:
+            project = _existing(session, project_id)
+            if project.state != "draft":
+                raise FeedbackError("The project has begun: its items stay", value=project.name, remedy="Make another")
+            rows, rubric = list(items), Rubric.from_json(project.rubric)
+            random.Random(Plan.from_json(project.plan).order_seed).shuffle(rows)
+            first = session.scalar(select(func.count()).where(Item.project_id == project_id))
+            for start in range(0, len(rows), BATCH):
+                batch = rows[start : start + BATCH]
+                values = [self._item(session, project, rubric, first + start + i, row) for i, row in enumerate(batch)]
+                session.execute(insert(Item), values)
+            audit.record_items(session, by.id, project_id)
+            return first + len(rows)
+
+    @staticmethod
+    def _item(session: Session, project: Project, rubric: Rubric, place: int, new: NewItem) -> dict:
+        ids = list(new.response_ids)
+        shown = audit.content(session, ids)
+        if shown is None or len(set(ids)) < len(ids):
+            raise FeedbackError("An item needs responses that are there, each once", value=ids)
+        if (len(ids) > 1) != (project.kind == "compare"):
+            raise FeedbackError(f"A project of the kind {project.kind} cannot have {len(ids)} outputs to an item")
+        responses = [session.get_one(Response, one) for one in ids]
+        if project.kind == "correct" and responses[0].kind != "text":
+            raise FeedbackError("Only a text can be corrected", value=ids[0], remedy="Rate the image instead")
+        gold = new.gold and checked(project.kind, rubric, [output_of(response) for response in responses], new.gold)
+        return {
+            "id": new_id(), "project_id": project.id, "place": place, "response_ids": ids,
+            "content_sha256": audit.sha256(shown), "gold": gold, "repeated": new.repeated, "taken": 0,
+        }  # fmt: skip
+
+    def add_member(self, by: Person, project_id: str, user_id: str, purpose: str = "judge") -> None:
+        """Lets somebody take part: as a rater, or as the adjudicator of what the raters disagree on.
+
+        Raises:
+            FeedbackError: somebody who has rated in it cannot adjudicate, nor the other way round.
+        """
+        by.need("maintainer")
+        with self._database.writing() as session:
+            _existing(session, project_id)
+            user = session.get(User, user_id)
+            if user is None or user.disabled_at is not None:
+                raise FeedbackError("There is no such account", value=user_id)
+            if purpose not in PURPOSES:
+                raise FeedbackError("Unknown part", value=purpose, remedy=f"Use one of {', '.join(PURPOSES)}")
+            if purpose == "adjudicate" and user.role == "rater":
+                raise FeedbackError("A rater cannot adjudicate", value=user.login, remedy="Change the role first")
+            parts = session.scalars(
+                select(Member.purpose).where(Member.project_id == project_id, Member.user_id == user_id)
+            ).all()
+            if purpose in parts:
+                return
+            if parts:
+                raise FeedbackError("Nobody can rate and adjudicate in one project", value=user.login)
+            member = Member(project_id=project_id, user_id=user_id, purpose=purpose)
+            session.add(member)
+            audit.record(session, by.id, "let take part", member)
+
+    def change_state(self, by: Person, project_id: str, state: str) -> None:
+        """Opens a project to its raters, or closes it."""
+        by.need("maintainer")
+        if state not in STATES[1:]:
+            raise FeedbackError("Unknown state", value=state, remedy="Use open or closed")
+        with self._database.writing() as session:
+            project = _existing(session, project_id)
+            if session.scalar(select(Item.id).where(Item.project_id == project_id).limit(1)) is None:
+                raise FeedbackError("The project has no items", value=project.name, remedy="Add some")
+            before, project.state = {"state": project.state}, state
+            audit.record(session, by.id, "change state", project, before=before, after={"state": state})
+
+    def of(self, person: Person) -> list[ProjectInfo]:
+        """The projects that somebody sees: a maintainer all, others those that they take part in and that are open."""
+        with self._database.reading() as session:
+            query = select(Project).order_by(Project.created_at)
+            if person.role != "maintainer":
+                own = select(Member.project_id).where(Member.user_id == person.id)
+                query = query.where(Project.id.in_(own), Project.state == "open")
+            return [_info(session, project) for project in session.scalars(query)]
+
+    def get(self, person: Person, project_id: str) -> ProjectInfo:
+        """
+        Raises:
+            AccessError: there is none that this person sees.
+        """
+        with self._database.reading() as session:
+            project = session.get(Project, project_id)
+            if project is not None and person.role != "maintainer":
+                need_part(session, person, project)
+            if project is None:
+                raise _unseen()
+            return _info(session, project)
+
+
+def need_part(session: Session, person: Person, project: Project | None, purpose: str | None = None) -> None:
+    """
+    Raises:
+        AccessError: the project is not open to this person, or not there; it does not tell which.
+    """
+    if project is not None and project.state == "open":
+        query = select(Member.purpose).where(Member.project_id == project.id, Member.user_id == person.id)
+        parts = session.scalars(query).all()
+        if purpose in parts or (purpose is None and parts):
+            return
+    raise _unseen()
+
+
+def add_case(session: Session, source: str, patient: str, name: str) -> str:
+    """The id of a patient's examination, which is new when it was not seen before. Of the patient only a digest is
+    kept."""
+    patient_hash = hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
+    query = select(Case.id).where(Case.patient_hash == patient_hash, Case.name == name)
+    if (found := session.scalar(query)) is None:
+        case = Case(patient_hash=patient_hash, name=name, source=source)
+        session.add(case)
+        session.flush()
+        found = case.id
+    return found
+
+
+def _info(session: Session, project: Project) -> ProjectInfo:
+    count = session.scalar(select(func.count()).where(Item.project_id == project.id))
+    rubric, plan = Rubric.from_json(project.rubric), Plan.from_json(project.plan)
+    return ProjectInfo(project.id, project.name, project.kind, project.state, rubric, plan, count)
+
+
+def _existing(session: Session, project_id: str) -> Project:
+    project = session.get(Project, project_id)
+    if project is None:
+        raise FeedbackError("There is no such project", value=project_id)
+    return project
+
+
+def _unseen() -> AccessError:
+    return AccessError("There is no such project for you", remedy="Ask a maintainer to let you take part")

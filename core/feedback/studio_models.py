@@ -1,0 +1,203 @@
+"""The tables of the studio: who rates what, in which project, what they said, and the log of all of it.
+
+What is said is never changed: a rating that is revised gets a new version, and the earlier ones stay. Only drafts and
+leases are written over. Every other row has its digest in the log (``core.feedback.audit``).
+"""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, String, UniqueConstraint
+from sqlalchemy.orm import Mapped, mapped_column
+
+from core.feedback.models import Base, Created, Id, Sha256, Word, Words, one_of
+
+ROLES = ("rater", "adjudicator", "maintainer")
+KINDS = ("rate", "compare", "correct")
+"""What a project asks for: a rating of one output, a comparison of several, a corrected text."""
+STATES = ("draft", "open", "closed")
+PURPOSES = ("judge", "adjudicate")
+
+OfUser = Annotated[str, mapped_column(ForeignKey("users.id"))]
+OfProject = Annotated[str, mapped_column(ForeignKey("projects.id"))]
+OfItem = Annotated[str, mapped_column(ForeignKey("items.id"))]
+
+
+class User(Base):
+    """A person with a local password, or one whom an identity provider knows (``subject``: issuer and subject).
+
+    Who has withdrawn stays as a row without name, so that nothing that hung on it points nowhere.
+    """
+
+    __tablename__ = "users"
+    __table_args__ = (one_of("role", ROLES),)
+
+    id: Mapped[Id]
+    login: Mapped[str] = mapped_column(String(200), unique=True)
+    role: Mapped[Word]
+    password_hash: Mapped[Words | None]
+    subject: Mapped[str | None] = mapped_column(String(500), unique=True)
+    created_at: Mapped[Created]
+    disabled_at: Mapped[datetime | None]
+
+
+class Login(Base):
+    """A browser in which somebody is logged in with a password. Of its token only the digest is known."""
+
+    __tablename__ = "logins"
+    __table_args__ = (Index(None, "user_id"),)
+
+    token_hash: Mapped[Sha256] = mapped_column(primary_key=True)
+    user_id: Mapped[OfUser]
+    created_at: Mapped[Created]
+    expires_at: Mapped[datetime]
+
+
+class Project(Base):
+    """What is asked of whom. ``rubric`` and ``plan`` are dataclasses of ``core.feedback.rubric`` as JSON."""
+
+    __tablename__ = "projects"
+    __table_args__ = (one_of("kind", KINDS), one_of("state", STATES))
+
+    id: Mapped[Id]
+    name: Mapped[str] = mapped_column(String(200), unique=True)
+    kind: Mapped[Word]
+    rubric: Mapped[dict]
+    plan: Mapped[dict]
+    state: Mapped[Word]
+    created_by: Mapped[OfUser]
+    created_at: Mapped[Created]
+
+
+class Member(Base):
+    """That somebody takes part in a project, as what."""
+
+    __tablename__ = "members"
+    __table_args__ = (Index(None, "user_id"), one_of("purpose", PURPOSES))
+
+    project_id: Mapped[OfProject] = mapped_column(primary_key=True)
+    user_id: Mapped[OfUser] = mapped_column(primary_key=True)
+    purpose: Mapped[Word] = mapped_column(primary_key=True)
+
+
+class Item(Base):
+    """Something to be judged: one response, or several to be compared. ``gold`` is the answer that is known to be
+    right, by which raters are checked; ``repeated`` that it comes once more to the same person. ``content_sha256`` is
+    the digest of all that is shown, so that no judgement can be moved under another output. ``taken`` and ``disputed``
+    say how far it is, and are written over."""
+
+    __tablename__ = "items"
+    __table_args__ = (UniqueConstraint("project_id", "place"), Index(None, "disputed"))
+
+    id: Mapped[Id]
+    project_id: Mapped[OfProject]
+    place: Mapped[int]
+    response_ids: Mapped[list[str]]
+    content_sha256: Mapped[Sha256]
+    gold: Mapped[dict | None]
+    repeated: Mapped[bool]
+    taken: Mapped[int] = mapped_column(SmallInteger, default=0)
+    """How many people have judged it, or have it in their hands."""
+    disputed: Mapped[Words | None]
+    """Why it calls for an adjudicator."""
+    withdrawn_at: Mapped[datetime | None]
+
+
+class Assignment(Base):
+    """An item in somebody's hands, for the first time (``occasion`` 0) or again. Until ``leased_until`` nobody else
+    gets it in their place; None when it was taken back. ``shown`` is the order of the responses on the screen."""
+
+    __tablename__ = "assignments"
+    __table_args__ = (
+        UniqueConstraint("item_id", "user_id", "purpose", "occasion"),
+        one_of("purpose", PURPOSES),
+        Index(None, "user_id", "project_id", "submitted_at"),
+        Index(None, "project_id", "submitted_at", "leased_until"),
+    )
+
+    id: Mapped[Id]
+    project_id: Mapped[OfProject]
+    item_id: Mapped[OfItem]
+    user_id: Mapped[OfUser]
+    purpose: Mapped[Word]
+    occasion: Mapped[int] = mapped_column(SmallInteger)
+    shown: Mapped[list[int]]
+    assigned_at: Mapped[Created]
+    leased_until: Mapped[datetime | None]
+    submitted_at: Mapped[datetime | None]
+
+
+class Draft(Base):
+    """What somebody has entered so far; saved with every field."""
+
+    __tablename__ = "drafts"
+
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id", ondelete="CASCADE"), primary_key=True)
+    answer: Mapped[dict]
+    active_seconds: Mapped[float]
+    saved_at: Mapped[datetime]
+
+
+class Judgement(Base):
+    """A rating, comparison, correction or adjudication: ``answer`` is a dataclass of ``core.feedback.answers`` as JSON.
+    A version is never changed; the newest of an assignment counts. Of a withdrawn one the answer is gone."""
+
+    __tablename__ = "judgements"
+    __table_args__ = (
+        UniqueConstraint("assignment_id", "version"),
+        one_of("purpose", PURPOSES),
+        CheckConstraint("version >= 1", name="version"),
+        CheckConstraint("version = 1 OR reason IS NOT NULL", name="reason"),
+        Index(None, "project_id", "item_id"),
+        Index(None, "user_id", "project_id"),
+    )
+
+    id: Mapped[Id]
+    assignment_id: Mapped[str] = mapped_column(ForeignKey("assignments.id"))
+    project_id: Mapped[OfProject]
+    item_id: Mapped[OfItem]
+    user_id: Mapped[OfUser]
+    purpose: Mapped[Word]
+    occasion: Mapped[int] = mapped_column(SmallInteger)
+    version: Mapped[int] = mapped_column(SmallInteger)
+    answer: Mapped[dict | None]
+    reason: Mapped[Words | None]
+    active_seconds: Mapped[float]
+    said_at: Mapped[datetime]
+    """By the clock of the person's browser."""
+    created_at: Mapped[Created]
+    withdrawn_at: Mapped[datetime | None]
+
+
+class AuditEvent(Base):
+    """Something that was done: who, what, before, after, when on both clocks, and why. ``hash`` is over all of it and
+    over the hash of the event before."""
+
+    __tablename__ = "audit_events"
+    __table_args__ = (Index(None, "subject", "subject_id"),)
+
+    seq: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    at: Mapped[datetime]
+    said_at: Mapped[datetime | None]
+    user_id: Mapped[str | None] = mapped_column(String(36))
+    action: Mapped[Word]
+    subject: Mapped[Word]
+    subject_id: Mapped[str] = mapped_column(String(80))
+    before: Mapped[dict | None]
+    after: Mapped[dict | None]
+    reason: Mapped[Words | None]
+    previous: Mapped[Sha256]
+    hash: Mapped[Sha256]
+
+
+class AuditHead(Base):
+    """The newest event of the log, so that its end cannot be cut off unseen. One row."""
+
+    __tablename__ = "audit_head"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    seq: Mapped[int]
+    hash: Mapped[Sha256]
