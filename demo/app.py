@@ -23,7 +23,7 @@ from demo.pages.workbench import workbench_page
 from demo.strings import label
 
 HERE = Path(__file__).parent
-ELEMENTS = HERE / "elements"
+ELEMENTS = HERE.parent / "core" / "elements"
 STYLES = [HERE / "style.css", ELEMENTS / "elements.css"]
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 FIXED_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")

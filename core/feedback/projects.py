@@ -7,14 +7,14 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import func, insert, select
-from sqlalchemy.orm import Session
+from sqlalchemy import Text, cast, func, insert, select
+from sqlalchemy.orm import Session, aliased
 
 from core.errors import AccessError, FeedbackError
 from core.feedback import audit
 from core.feedback.answers import checked
 from core.feedback.database import Database
-from core.feedback.models import Case, Response, new_id
+from core.feedback.models import Case, Generation, Response, new_id
 from core.feedback.outputs import output_of
 from core.feedback.people import Person
 from core.feedback.rubric import Plan, Rubric
@@ -154,6 +154,39 @@ class Projects:
                 own = select(Member.project_id).where(Member.user_id == person.id)
                 query = query.where(Project.id.in_(own), Project.state == "open")
             return [_info(session, project) for project in session.scalars(query)]
+
+    def takes_part(self, person: Person, project_id: str, purpose: str) -> bool:
+        with self._database.reading() as session:
+            return session.get(Member, (project_id, person.id, purpose)) is not None
+
+    def responses(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[str]:
+        """What there is to rate: the newest responses of models, by their kind (text or image) and task."""
+        by.need("maintainer")
+        query = select(Response.id).join(Generation, Response.generation_id == Generation.id)
+        query = query.where(Response.author == "model", Response.kind == kind)
+        if task:
+            query = query.where(Generation.task == task)
+        with self._database.reading() as session:
+            return list(session.scalars(query.order_by(Generation.created_at.desc(), Response.place).limit(limit)))
+
+    def pairs(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[tuple[str, str]]:
+        """What there is to compare: responses of two generations with one task, prompt and input, but of different
+        versions, settings or seeds."""
+        by.need("maintainer")
+        one, other, first, second = aliased(Generation), aliased(Generation), aliased(Response), aliased(Response)
+        query = (
+            select(first.id, second.id)
+            .join(one, first.generation_id == one.id)
+            .join(other, (other.task == one.task) & (other.prompt == one.prompt) & (other.id > one.id))
+            .join(second, (second.generation_id == other.id) & (second.place == first.place))
+            .where(first.author == "model", second.author == "model", first.kind == kind, second.kind == kind)
+            .where(cast(one.inputs, Text) == cast(other.inputs, Text))
+        )
+        if task:
+            query = query.where(one.task == task)
+        with self._database.reading() as session:
+            found = session.execute(query.order_by(one.created_at.desc(), first.place).limit(limit))
+            return [(a, b) for a, b in found]
 
     def get(self, person: Person, project_id: str) -> ProjectInfo:
         """

@@ -7,8 +7,12 @@ from collections.abc import Collection
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
 from core.errors import FeedbackError
-from core.feedback.models import Response
+from core.feedback.database import Database
+from core.feedback.models import ModelVersion, Response
 from core.feedback.screen import screened, storable
 from core.sequence import Segment, Text
 
@@ -59,6 +63,20 @@ def response(generation: GenerationRef, place: int, output: Segment) -> Response
         height=None if is_text else output.pixels.height,
         author="model",
     )
+
+
+def model_version(database: Database, session: Session, name: str, fingerprint: str) -> str:
+    """The id of a model version, which is new when its name or its weights are. Where the name is taken by other
+    weights, the digest is appended to it."""
+    for tried in (name, f"{name} {fingerprint[:12]}"):
+        query = select(ModelVersion).where(ModelVersion.name == tried)
+        found = session.scalar(query)
+        if found is None:
+            database.add_new(session, ModelVersion, {"name": tried, "fingerprint": fingerprint})
+            found = session.scalars(query).one()
+        if found.fingerprint == fingerprint:
+            return found.id
+    raise FeedbackError("Two model versions have the same name", value=name, remedy="Rename one of them")
 
 
 def json_able(settings: dict) -> dict:

@@ -25,7 +25,6 @@ from core.feedback.models import (
     Comparison,
     Generation,
     GenerationPicture,
-    ModelVersion,
     Rating,
     Response,
     utc_now,
@@ -97,19 +96,7 @@ class FeedbackStore:
         """The id of a model version, which is new when its name or its weights are. Where the name is taken by other
         weights, the digest is appended to it."""
         with self._database.writing() as session:
-            return self._model_version(session, name, fingerprint)
-
-    def _model_version(self, session: Session, name: str, fingerprint: str) -> str:
-        for tried in (name, f"{name} {fingerprint[:12]}"):
-            query = select(ModelVersion).where(ModelVersion.name == tried)
-            found = session.scalar(query)
-            if found is None:
-                values = {"name": tried, "fingerprint": fingerprint}
-                self._database.add_new(session, ModelVersion, values)
-                found = session.scalars(query).one()
-            if found.fingerprint == fingerprint:
-                return found.id
-        raise FeedbackError("Two model versions have the same name", value=name, remedy="Rename one of them")
+            return runs.model_version(self._database, session, name, fingerprint)
 
     def add_generation(
         self,
@@ -155,7 +142,7 @@ class FeedbackStore:
             consents.find_valid(session, code, utc_now(), hold=True)
             for image in pictures.values():  # again, where a withdrawal has deleted the file since
                 self.blobs.put(image)
-            values["model_version_id"] = self._model_version(session, model_name, model_fingerprint)
+            values["model_version_id"] = runs.model_version(self._database, session, model_name, model_fingerprint)
             if self._database.add_new(session, Generation, values):
                 session.add_all(GenerationPicture(generation_id=ref.id, sha256=sha256) for sha256 in pictures)
                 session.add_all(runs.response(ref, place, output) for place, output in enumerate(outputs))

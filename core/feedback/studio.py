@@ -5,12 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.feedback import audit
+from core.feedback import audit, runs
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
-from core.feedback.people import People
-from core.feedback.projects import Projects
+from core.feedback.models import Generation, GenerationPicture
+from core.feedback.people import People, Person
+from core.feedback.projects import Projects, add_case
 from core.feedback.queue import Queue
+from core.feedback.runs import GenerationRef
+from core.sequence import Image, Segment, Sequence
 
 
 class StudioStore:
@@ -38,6 +41,43 @@ class StudioStore:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def add_run(
+        self, by: Person, *, task: str, inputs: Sequence, outputs: list[Segment], settings: dict, seed: int,
+        model_name: str, model_fingerprint: str, key: str, case: tuple[str, str, str] | None = None,
+    ) -> GenerationRef:  # fmt: skip
+        """Stores a run of a model that no visitor has made, with its pictures.
+
+        Args:
+            key: made by the caller. A second call with the same key stores nothing, and returns the first.
+            case: source, patient and examination that it is about; of the patient only a digest is kept.
+
+        Raises:
+            FeedbackError: a text seems to identify a patient, or it cannot be written.
+        """
+        by.need("maintainer")
+        ref = runs.ref(by.id, key, len(outputs))
+        described = [runs.described(segment, ()) for segment in inputs]
+        pictures = {s.sha256: s for s in [*inputs, *outputs] if isinstance(s, Image)}
+        values = {
+            "id": ref.id,
+            "task": task,
+            "prompt": "\n".join(entry["text"] for entry in described if "text" in entry),
+            "inputs": described,
+            "settings": runs.json_able(settings),
+            "seed": int(seed),
+        }
+        for image in pictures.values():
+            self.blobs.put(image)
+        with self.database.writing(pictures="kept") as session:
+            for image in pictures.values():  # again, where a withdrawal has deleted the file since
+                self.blobs.put(image)
+            values["model_version_id"] = runs.model_version(self.database, session, model_name, model_fingerprint)
+            values["case_id"] = add_case(session, *case) if case else None
+            if self.database.add_new(session, Generation, values):
+                session.add_all(GenerationPicture(generation_id=ref.id, sha256=sha256) for sha256 in pictures)
+                session.add_all(runs.response(ref, place, output) for place, output in enumerate(outputs))
+        return ref
 
     def verify(self) -> Iterator[str]:
         """Every place where the log and the tables are not as they were left; see ``core.feedback.audit``."""

@@ -56,7 +56,7 @@ class Site:
 def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
     """A server with the script, the style and some pictures."""
     folder = tmp_path_factory.mktemp("site")
-    shutil.copytree(ROOT / "demo" / "elements", folder, dirs_exist_ok=True)
+    shutil.copytree(ROOT / "core" / "elements", folder, dirs_exist_ok=True)
     (folder / "index.html").write_text(SHELL)
     PILImage.new("RGB", (100, 80), RED).save(folder / "red.png")
     PILImage.new("RGB", (200, 160), RED).save(folder / "red-large.png")

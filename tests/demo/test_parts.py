@@ -429,7 +429,7 @@ def test_a_sentence_says_the_same_in_every_language() -> None:
 
 
 def test_the_elements_are_translated() -> None:
-    script = (ROOT / "demo" / "elements" / "shown.js").read_text(encoding="utf-8")
+    script = (ROOT / "core" / "elements" / "shown.js").read_text(encoding="utf-8")
     block = script[script.index("const WORDS = {") : script.index("};")]
     own = dict(re.findall(r'(\w+): "((?:[^"\\]|\\.)*)"', block))
     given = {"before", "after"}  # every element comes with its own

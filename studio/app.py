@@ -1,0 +1,43 @@
+"""The studio's server: ``python -m studio.app [--port P] [--host H]``."""
+
+from __future__ import annotations
+
+import argparse
+import os
+from pathlib import Path
+
+import streamlit as st
+
+from core.errors import UniMedError
+from studio.context import store
+from studio.server import routes
+
+PORT = 8501
+SCRIPT = Path(__file__).with_name("pages.py")
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(prog="python -m studio.app", description="The studio in which clinicians rate.")
+    parser.add_argument("--port", type=int, default=PORT, help=f"port of the studio ({PORT})")
+    parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
+    options = parser.parse_args()
+    try:
+        opened = store()
+    except UniMedError as error:
+        print(f"Error: {error}")
+        return 2
+    os.environ.setdefault("STREAMLIT_SERVER_HEADLESS", "true")
+    print(f"The studio runs at http://{options.host}:{options.port} (Ctrl+C ends it)", flush=True)
+    st.App(SCRIPT, routes=routes(opened)).run(config={
+        "server.port": options.port,
+        "server.address": options.host,
+        "browser.gatherUsageStats": False,
+        "client.showErrorDetails": "none",
+        "client.toolbarMode": "minimal",
+        "theme.primaryColor": "#0f766e",
+    })  # fmt: skip
+    return 0
+
+
+if __name__ == "__main__":
+    raise SystemExit(main())

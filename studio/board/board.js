@@ -1,0 +1,219 @@
+/* The rating board: one item after the other, by keys alone if one likes. Streamlit shows the pages around it.
+
+   What is entered lives here and is saved with every change (wire.js); the server deals the items out. */
+
+import "../elements/index.js";
+import { button, div, make } from "../elements/shown.js";
+import { form } from "./forms.js";
+import { Mark } from "./marks.js";
+import { pictures } from "./pictures.js";
+import { Refusal, Saver, Watch, call } from "./wire.js";
+
+if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
+
+const BREAK_SECONDS = 45 * 60;
+const REASONS = ["image quality", "outside my field", "input missing or wrong", "other"];
+const HELP = [
+  ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
+  ["F", "full size"], ["M", "mark defects"], ["T", "comment or text"], ["A", "accept the text as it is"],
+  ["X", "cannot judge"], ["Enter", "submit and go on"], ["Z", "the one before, to revise it"], ["?", "this list"],
+];
+
+/** Puts a board into the page. `base` is the address of the studio's API. */
+export class Board {
+  constructor(root, base, project, purpose) {
+    this.base = base;
+    this.of = { project, purpose };
+    this.root = root;
+    this.watch = new Watch();
+    this.saver = new Saver(base, (state) => this.showSaved(state));
+    this.worked = 0; // seconds since the last break
+    this.listen = (event) => this.key(event);
+    document.addEventListener("keydown", this.listen, true);
+    this.build();
+    this.go("next");
+  }
+
+  close() {
+    document.removeEventListener("keydown", this.listen, true);
+    this.saver.now();
+  }
+
+  build() {
+    this.bar = make("progress", { max: 1, value: 0, "aria-label": "Progress" });
+    this.standing = make("span", { class: "ub-standing" });
+    this.saved = make("span", { class: "ub-saved", role: "status" });
+    this.fault = make("p", { class: "ub-fault", role: "alert", hidden: true });
+    this.place = div("ub-item");
+    this.help = make("dialog", { class: "ub-help", "aria-label": "Keys" }, make("h2", {}, "Keys"),
+      make("dl", {}, ...HELP.flatMap(([key, what]) => [make("dt", {}, make("kbd", {}, key)), make("dd", {}, what)])),
+      button("Close", () => this.help.close()));
+    this.root.replaceChildren(div("ub-head", this.bar, this.standing, this.saved,
+      button("Keys [?]", () => this.help.showModal())), this.fault, this.place, this.help);
+  }
+
+  // One item after the other
+
+  /** Gets an item: the next one, or one of one's own again. */
+  async go(name, more = {}) {
+    this.busy = true;
+    try {
+      const { task, progress } = await call(this.base, name, { ...this.of, ...more });
+      this.fail();
+      this.show(task, progress);
+    } catch (error) {
+      this.fail(error, () => this.go(name, more));
+    }
+    this.busy = false;
+  }
+
+  show(task, progress) {
+    this.task = task;
+    this.form = null;
+    this.bar.value = progress.total ? progress.done / progress.total : 1;
+    const rest = progress.seconds && progress.done < progress.total ? `, about ${minutes(progress.seconds)} left` : "";
+    this.standing.textContent = `${progress.done} of ${progress.total}${rest}`;
+    this.saved.textContent = "";
+    if (!task) {
+      const all = progress.done >= progress.total;
+      this.place.replaceChildren(make("p", { class: "ub-empty" }, all
+        ? "All done. Thank you!" : "Nothing to rate now: the rest is with others, or comes later."),
+      ...(all ? [] : [button("Look again", () => this.go("next"))]),
+      ...(progress.done ? [button("The one before [Z]", () => this.back())] : []));
+      return;
+    }
+    this.answer = structuredClone(task.answer);
+    this.watch.begin(task.seconds);
+    this.pictures = pictures(task, this.base, () => this.change({ opened: true }), (regions) => this.change({ regions }));
+    this.form = form(task, this.answer, (part) => this.change(part));
+    this.place.replaceChildren(div("ub-left", this.request(), this.pictures.element), div("ub-right", ...this.around()));
+    this.pictures.show(this.answer);
+    this.fill();
+    this.place.querySelector("h2").focus({ preventScroll: true });
+    if (this.worked > BREAK_SECONDS) {
+      this.fail(new Refusal("You have rated for 45 minutes. A short break helps"));
+      this.worked = 0;
+    }
+  }
+
+  /** What the model was asked for. */
+  request() {
+    const texts = this.task.inputs.filter((input) => input.type === "text").map((input) => input.text);
+    const text = this.task.prompt || texts.join("\n");
+    return div("ub-request", make("h2", { tabindex: -1 }, this.task.task.replaceAll("_", " ")),
+      ...(text ? [make("p", {}, make("strong", {}, "Request: "), text)] : []));
+  }
+
+  /** The form, and what goes with every kind of answer. */
+  around() {
+    const confidence = make("fieldset", { class: "ub-row" }, make("legend", {}, "How sure are you?"),
+      ...["unsure", "fairly sure", "sure"].map((word, index) => make("label", {}, make("input", {
+        type: "radio", name: "ub-confidence", value: index + 1, onchange: () => this.change({ confidence: index + 1 }),
+      }), make("span", {}, word))));
+    this.comment = make("textarea", { rows: 2, maxlength: 2000, oninput: () => this.change({ comment: this.comment.value }) });
+    this.reason = make("select", {
+      onchange: () => this.change({ cannot_judge: this.reason.value || null }),
+    }, make("option", { value: "" }, "I can judge it"), ...REASONS.map((reason) => make("option", { value: reason }, `Cannot judge: ${reason}`)));
+    this.why = make("input", { type: "text", maxlength: 200 });
+    this.submitting = button("Submit [Enter]", () => this.submit(), { class: "ub-main" });
+    const revision = this.task.version
+      ? [make("label", { class: "ub-field" }, "Reason for the revision", this.why)] : [];
+    return [...this.others(), this.form.element, confidence,
+      make("label", { class: "ub-field" }, "Cannot judge [X]", this.reason),
+      make("label", { class: "ub-field" }, "Comment [T] – nothing that identifies a patient", this.comment),
+      ...revision, div("ub-buttons", this.submitting, button("The one before [Z]", () => this.back())),
+      ...(this.task.revisable ? [] : [make("p", {}, "The time for corrections of this one is over.")])];
+  }
+
+  /** For an adjudicator: what the raters have said, without their names. */
+  others() {
+    if (!this.task.others.length) return [];
+    const said = (answer, index) => make("li", {}, make("strong", {}, `Rater ${index + 1}: `), this.form.told(answer),
+      answer.comment ? ` – “${answer.comment}”` : "");
+    return [make("section", { class: "ub-others" }, make("h3", {}, "What the raters said"),
+      make("p", {}, `Why it is here: ${this.task.why}`), make("ul", {}, ...this.task.others.map(said)))];
+  }
+
+  /** Shows the answer as it stands. */
+  fill() {
+    this.form.show(this.answer);
+    this.comment.value = this.answer.comment ?? "";
+    this.reason.value = this.answer.cannot_judge ?? "";
+    for (const radio of this.place.querySelectorAll("[name=ub-confidence]")) {
+      radio.checked = Number(radio.value) === this.answer.confidence;
+    }
+  }
+
+  /** Takes a change up, and saves it. */
+  change(part) {
+    Object.assign(this.answer, part);
+    this.fill();
+    this.fail();
+    if (!this.task.version) this.saver.put({ assignment: this.task.id, answer: this.answer, seconds: this.watch.seconds });
+  }
+
+  async submit() {
+    if (this.busy || !this.task) return;
+    this.busy = true;
+    this.watch.alive();
+    try {
+      await this.saver.now();
+      const { id } = this.task, said_at = new Date().toISOString();
+      await call(this.base, "submit",
+        { assignment: id, answer: this.answer, seconds: this.watch.seconds, said_at, reason: this.why.value });
+      this.saver.drop();
+      this.worked += this.watch.seconds - this.task.seconds;
+      this.busy = false;
+      await this.go("next");
+    } catch (error) {
+      this.busy = false;
+      this.fail(error, () => this.submit());
+    }
+  }
+
+  /** The one before: to look at it again, or to revise it. */
+  async back() {
+    await this.saver.now();
+    await this.go("item", { before: this.task?.version ? this.task.id : null });
+  }
+
+  // What goes wrong, and what is saved
+
+  fail(error = null, again = null) {
+    this.fault.hidden = !error;
+    if (!error) return;
+    const lost = !(error instanceof Refusal);
+    const text = lost ? "No connection to the studio. What you have entered is kept here. " : `${error.message} `;
+    this.fault.replaceChildren(text, ...(lost && again ? [button("Try again", again)] : []),
+      ...(error.status === 401 ? [button("Log in", () => location.reload())] : []));
+    this.fault.scrollIntoView({ block: "nearest" });
+  }
+
+  showSaved(state) {
+    if (state instanceof Refusal) return this.fail(state);
+    const words = { saving: "Saving…", saved: "Saved", waiting: "Not saved yet: no connection. Keep this page open" };
+    this.saved.textContent = words[state];
+    this.saved.classList.toggle("ub-waiting", state === "waiting");
+  }
+
+  // Keys
+
+  key(event) {
+    if (event.ctrlKey || event.metaKey || event.altKey || !this.root.isConnected) return;
+    const typing = event.target.closest?.("textarea, input[type=text], select");
+    if (event.key === "Escape" && typing) return typing.blur();
+    if (typing || this.root.querySelector("dialog[open]") || event.target.closest?.(".um-stage, .ub-passage")) return;
+    const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
+      x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
+      Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };
+    const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
+    const own = this.form?.key(event);
+    if (!own && (!(name in keys) || (!this.task && !["z", "?"].includes(name)) || keys[name]() === null)) return;
+    event.preventDefault();
+    event.stopPropagation();
+  }
+}
+
+function minutes(seconds) {
+  return seconds < 90 ? "a minute" : seconds < 5400 ? `${Math.round(seconds / 60)} minutes` : `${Math.round(seconds / 3600)} hours`;
+}

@@ -1,0 +1,208 @@
+/* What is asked for: scores of one output, choices between several, or a corrected text. A form shows an answer and says
+   what was changed; it keeps nothing. */
+
+import { button, div, make } from "../elements/shown.js";
+import { Passage, showDifference } from "./text.js";
+
+const LETTERS = "ABCDEFGH";
+
+/** The form of a task. `change` takes the changed part of the answer. */
+export function form(task, answer, change) {
+  const made = { rate: Scores, compare: Choices, correct: Correction }[task.kind];
+  return new made(task, answer, change);
+}
+
+/** Rows of radio buttons, of which one is highlighted and listens to digits. */
+class Rows {
+  constructor(rows) {
+    this.rows = rows; // {name, question, values: [[value, words, key]], choose(value)}
+    this.current = 0;
+    this.element = div("ub-rows", ...rows.map((row, index) => {
+      row.element = make("fieldset", { class: "ub-row", onpointerdown: () => this.highlight(index) },
+        make("legend", {}, row.question),
+        ...row.values.map(([value, words, key]) => make("label", {}, make("input", {
+          type: "radio", name: `ub-${row.name}`, value, onchange: () => row.choose(value),
+        }), make("span", {}, make("kbd", {}, key), ` ${words}`))));
+      return row.element;
+    }));
+    this.highlight(0);
+  }
+
+  highlight(index) {
+    this.current = Math.min(Math.max(index, 0), this.rows.length - 1);
+    this.rows.forEach((row, i) => row.element.classList.toggle("ub-current", i === this.current));
+  }
+
+  show(chosen) {
+    for (const row of this.rows) {
+      for (const radio of row.element.querySelectorAll("input")) radio.checked = radio.value === String(chosen[row.name]);
+    }
+  }
+
+  key(event) {
+    const step = { ArrowUp: -1, ArrowDown: 1 }[event.key], row = this.rows[this.current];
+    if (step && event.target.type !== "radio") {
+      this.highlight(this.current + step);
+      row.element.scrollIntoView({ block: "nearest" });
+      return true;
+    }
+    const value = row?.values.find(([, , key]) => key === event.key);
+    if (!value) return false;
+    row.choose(value[0]);
+    this.highlight(this.current + 1);
+    this.rows[this.current].element.scrollIntoView({ block: "nearest" });
+    return true;
+  }
+}
+
+class Scores {
+  constructor(task, answer, change) {
+    this.task = task;
+    const rows = task.rubric.criteria.map((criterion) => ({
+      name: criterion.name, question: criterion.question,
+      values: criterion.anchors.map((anchor, index) => [index + 1, anchor, String(index + 1)]),
+      choose: (score) => change({ scores: { ...this.scores, [criterion.name]: score } }),
+    }));
+    this.rows = new Rows(rows);
+    this.errors = task.outputs[0].kind === "text" && task.rubric.errors.length ? new Errors(task, change) : null;
+    this.element = div("ub-form", ...(this.errors ? [this.errors.element] : []), this.rows.element);
+  }
+
+  show(answer) {
+    this.scores = answer.scores ?? {};
+    this.rows.show(this.scores);
+    this.errors?.show(answer);
+  }
+
+  key(event) {
+    return this.rows.key(event);
+  }
+
+  told(answer) {
+    if (answer.cannot_judge) return `cannot judge (${answer.cannot_judge})`;
+    const scores = Object.entries(answer.scores).map(([name, score]) => `${name} ${score}`).join(", ");
+    return answer.regions.length ? `${scores}; ${answer.regions.length} marked` : scores;
+  }
+}
+
+class Choices {
+  constructor(task, answer, change) {
+    this.task = task;
+    const sides = task.order.map((index, side) => [index, LETTERS[side], String(side + 1)]);
+    const pair = sides.length === 2;
+    const values = pair
+      ? [sides[0], ["tie", "Tie", "2"], [sides[1][0], "B", "3"], ["both_bad", "Both bad", "4"]]
+      : [...sides, ["tie", "Tie", "8"], ["both_bad", "None is good", "9"]];
+    const rows = task.rubric.criteria.map((criterion) => ({
+      name: criterion.name, question: criterion.question, values,
+      choose: (choice) => change({ choices: { ...this.choices, [criterion.name]: choice } }),
+    }));
+    if (!pair) rows.push({ name: "ranking", question: "Rank them: the best first", values: sides,
+      choose: (index) => change({ ranking: this.ranked(index) }) });
+    this.rows = new Rows(rows);
+    this.rank = make("p", { class: "ub-rank", role: "status" });
+    this.element = div("ub-form", this.rows.element, ...(pair ? [] : [this.rank]));
+    this.advance = this.rows.highlight.bind(this.rows);
+  }
+
+  /** The ranking with one more behind it; whoever is in it already leaves it. */
+  ranked(index) {
+    const others = this.ranking.filter((group) => !group.includes(index));
+    return others.length < this.ranking.length ? others : [...this.ranking, [index]];
+  }
+
+  show(answer) {
+    this.choices = answer.choices ?? {};
+    this.ranking = answer.ranking ?? [];
+    this.rows.show(this.choices);
+    const names = this.ranking.map((group) => group.map((index) => LETTERS[this.task.order.indexOf(index)]).join("="));
+    this.rank.textContent = names.length ? `Ranking: ${names.join(" > ")}` : "No ranking yet";
+  }
+
+  key(event) {
+    const ranks = this.rows.rows[this.rows.current]?.name === "ranking";
+    const own = this.rows.key(event);
+    if (own && ranks && /\d/.test(event.key)) this.advance(this.rows.rows.length - 1); // there is more to rank
+    return own;
+  }
+
+  told(answer) {
+    if (answer.cannot_judge) return `cannot judge (${answer.cannot_judge})`;
+    const name = (choice) => typeof choice === "number" ? LETTERS[this.task.order.indexOf(choice)] : choice.replace("_", " ");
+    return Object.entries(answer.choices).map(([criterion, choice]) => `${criterion}: ${name(choice)}`).join(", ");
+  }
+}
+
+/** Errors in the model's text. */
+class Errors {
+  constructor(task, change) {
+    this.task = task;
+    this.change = change;
+    this.passage = new Passage(task.outputs[0].text, (span) => this.add(span));
+    this.list = make("ul", { class: "ub-list" });
+    this.element = div("ub-errors", make("h3", {}, "Text of the model"), this.passage.element,
+      div("ub-buttons", button("Mark the chosen words as an error", () => this.add(this.passage.span))), this.list);
+  }
+
+  add({ start, end }) {
+    const span = { start, end, error: this.task.rubric.errors[0], significant: true, laterality: false, measurement: false };
+    this.change({ spans: [...this.spans, span] });
+  }
+
+  show(answer) {
+    this.spans = answer.spans ?? [];
+    this.passage.show(this.spans);
+    const set = (index, part) => this.change({ spans: this.spans.map((span, i) => (i === index ? { ...span, ...part } : span)) });
+    const box = (index, name) => make("label", {}, make("input", {
+      type: "checkbox", checked: this.spans[index][name], onchange: (event) => set(index, { [name]: event.target.checked }),
+    }), name);
+    this.list.replaceChildren(...this.spans.map((span, index) => make("li", {},
+      make("q", {}, this.task.outputs[0].text.slice(span.start, span.end)),
+      make("select", { "aria-label": "Kind of error", onchange: (event) => set(index, { error: event.target.value }) },
+        ...this.task.rubric.errors.map((error) => make("option", { value: error, selected: error === span.error }, error))),
+      box(index, "significant"), box(index, "laterality"), box(index, "measurement"),
+      button("Delete", () => this.change({ spans: this.spans.filter((_, i) => i !== index) })))));
+  }
+}
+
+class Correction {
+  constructor(task, answer, change) {
+    this.own = task.outputs[0].text;
+    this.change = change;
+    this.errors = new Errors(task, change);
+    this.editor = make("textarea", { rows: 8, maxlength: 20000, oninput: () => change({ text: this.editor.value }) });
+    this.difference = make("p", { class: "ub-difference", "aria-live": "off" });
+    this.editor.value = answer.text ?? this.own;
+    this.element = div("ub-form", this.errors.element,
+      make("label", { class: "ub-field" }, "What it should say [T]", this.editor),
+      make("h3", {}, "What you have changed"), this.difference,
+      div("ub-buttons", button("Accept as it is [A]", () => this.accept())));
+  }
+
+  show(answer) {
+    if (document.activeElement !== this.editor) this.editor.value = answer.text ?? this.own;
+    showDifference(this.difference, this.own, this.editor.value);
+    this.errors.show(answer);
+  }
+
+  accept() {
+    this.editor.value = this.own;
+    this.change({ text: this.own });
+  }
+
+  write() {
+    this.editor.focus();
+    return true;
+  }
+
+  key(event) {
+    if (event.key.toLowerCase() !== "a") return false;
+    this.accept();
+    return true;
+  }
+
+  told(answer) {
+    if (answer.cannot_judge) return `cannot judge (${answer.cannot_judge})`;
+    return `${answer.text === this.own ? "as it is" : `“${answer.text}”`}, ${answer.spans.length} errors marked`;
+  }
+}

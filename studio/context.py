@@ -1,0 +1,110 @@
+"""What every page of the studio needs: the store, who is there, and the components that speak to the server."""
+
+from __future__ import annotations
+
+from functools import cache
+
+import streamlit as st
+
+from core.config import data_folder, database_url
+from core.errors import UniMedError
+from core.feedback.people import Person
+from core.feedback.studio import StudioStore
+from studio.server import API, COOKIE
+
+_ENTER = """
+export default function({ parentElement, data }) {
+  const form = parentElement.querySelector("form"), told = parentElement.querySelector("[role=alert]");
+  form.onsubmit = async (event) => {
+    event.preventDefault();
+    told.textContent = "";
+    const { login, password } = Object.fromEntries(new FormData(form));
+    const answer = await fetch(`${data.api}/enter`, { method: "POST", body: JSON.stringify({ login, password }),
+      headers: { "content-type": "application/json", "x-unimed-studio": "1" } }).catch(() => null);
+    if (answer?.ok) return location.reload();
+    told.textContent = answer ? (await answer.json()).error : "The studio does not answer.";
+  };
+}
+"""
+_ENTER_HTML = """
+<form style="display: grid; gap: 0.7rem; max-width: 22rem">
+  <label>Name<br><input name="login" autocomplete="username" required></label>
+  <label>Password<br><input name="password" type="password" autocomplete="current-password" required></label>
+  <button>Log in</button><p role="alert"></p>
+</form>
+"""
+_ENTER_CSS = """
+label { font-size: 0.9rem; } p { margin: 0; color: var(--st-text-color); font-weight: 600; }
+input { width: 100%; font: inherit; padding: 0.5rem; border: 1px solid var(--st-border-color); border-radius: 4px;
+  color: inherit; background: var(--st-secondary-background-color); }
+button { font: inherit; padding: 0.5rem; border: 0; border-radius: 4px; background: #0f766e; color: #fff; cursor: pointer; }
+:is(input, button):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
+"""
+_LEAVE = """
+export default function({ data }) {
+  fetch(`${data.api}/leave`, { method: "POST", body: "{}", headers: { "x-unimed-studio": "1" } })
+    .finally(() => location.assign("/"));
+}
+"""
+_BOARD = """
+export default function({ parentElement, data }) {
+  const root = parentElement.querySelector(".ub");
+  const wanted = JSON.stringify(data);
+  if (root.dataset.of === wanted) return;
+  root.dataset.of = wanted;
+  let board;
+  for (const name of ["elements/elements.css", "board/board.css"]) {
+    if (document.querySelector(`link[href="${data.api}/${name}"]`)) continue;
+    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: `${data.api}/${name}` }));
+  }
+  import(`${location.origin}${data.api}/board/board.js`).then(({ Board }) => {
+    board = new Board(root, data.api, data.project, data.purpose);
+  });
+  return () => board?.close();
+}
+"""
+
+
+@cache
+def store() -> StudioStore:
+    """The studio's store, which is the demo's as well; one for all pages and for the server.
+
+    Raises:
+        FeedbackError: the database cannot be used.
+    """
+    folder = data_folder()
+    return StudioStore(database_url(folder), folder / "pictures")
+
+
+@st.cache_resource
+def _components() -> dict:
+    make = st.components.v2.component
+    return {
+        "enter": make("unimed_enter", html=_ENTER_HTML, css=_ENTER_CSS, js=_ENTER),
+        "leave": make("unimed_leave", html="<p>Logging out…</p>", js=_LEAVE),
+        "board": make("unimed_board", html='<div class="ub"></div>', js=_BOARD, isolate_styles=False),
+    }
+
+
+def person() -> Person | None:
+    """Who is logged in, read anew with every run."""
+    token = st.context.cookies.get(COOKIE, "")
+    return store().people.of_token(token) if token else None
+
+
+def enter() -> None:
+    _components()["enter"](data={"api": API}, key="enter")
+
+
+def leave() -> None:
+    _components()["leave"](data={"api": API}, key="leave")
+
+
+def board(project_id: str, purpose: str) -> None:
+    data = {"api": API, "project": project_id, "purpose": purpose}
+    _components()["board"](data=data, key=f"board-{project_id}-{purpose}")
+
+
+def problem(error: UniMedError) -> None:
+    """What went wrong, as plain text."""
+    st.error(str(error).replace("$", "\\\\$"))

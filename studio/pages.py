@@ -1,0 +1,31 @@
+"""The pages that Streamlit shows, by role. Run by ``studio.app``."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from studio import context
+from studio.views import people, projects, rate
+
+
+def main() -> None:
+    st.set_page_config(page_title="UniMed Studio", page_icon="🩻", layout="wide")
+    person = context.person()
+    if person is None:
+        st.title("UniMed Studio")
+        st.write("Rate and correct what the model reads and draws. For research, not for diagnosis.")
+        context.enter()
+        return
+    pages = [st.Page(lambda: rate.show(person, "judge"), title="Rate", url_path="rate", default=True)]
+    if person.role != "rater":
+        pages.append(st.Page(lambda: rate.show(person, "adjudicate"), title="Adjudicate", url_path="adjudicate"))
+    if person.role == "maintainer":
+        pages.append(st.Page(lambda: projects.show(person), title="Projects", url_path="projects"))
+        pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
+    pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
+    chosen = st.navigation(pages, position="top")
+    chosen.run()
+    st.caption(f"{person.login}, {person.role}. Outputs are AI-generated: for research, not for diagnosis.")
+
+
+main()

@@ -1,0 +1,261 @@
+"""What the rating board speaks to beside Streamlit: logging in, items, saving, pictures. JSON over HTTP, one cookie.
+
+A rater reaches nothing but the items in their own hands: pictures go by assignment and place, never by their own names,
+and no answer holds a model, a version or another person.
+"""
+
+from __future__ import annotations
+
+import io
+import time
+from collections import defaultdict, deque
+from collections.abc import Awaitable, Callable
+from dataclasses import asdict
+from datetime import datetime
+from pathlib import Path
+from threading import Lock
+
+from starlette.concurrency import run_in_threadpool
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+from starlette.routing import BaseRoute, Mount, Route
+from starlette.staticfiles import StaticFiles
+
+from core.errors import AccessError, FeedbackError, UniMedError
+from core.feedback.people import Person
+from core.feedback.queue import Task
+from core.feedback.studio import StudioStore
+
+COOKIE = "unimed-studio"
+API = "/studio-api"
+OWN_HEADER = "x-unimed-studio"
+"""A page of another site cannot send it, so a cookie alone changes nothing."""
+LARGEST_BODY = 1 << 20
+TRIES, TRIES_SECONDS = 10, 300.0
+"""So many wrong passwords for one name in so long; then it has to wait."""
+
+HERE = Path(__file__).parent
+STATIC = {"board": HERE / "board", "elements": HERE.parent / "core" / "elements"}
+
+
+def routes(store: StudioStore) -> list[BaseRoute]:
+    """All of them, for ``streamlit.App``."""
+    doors = Doors(store)
+    return [
+        Route(f"{API}/enter", doors.open(doors.enter), methods=["POST"]),
+        Route(f"{API}/leave", doors.open(doors.leave), methods=["POST"]),
+        Route(f"{API}/next", doors.known(doors.next), methods=["POST"]),
+        Route(f"{API}/item", doors.known(doors.item), methods=["POST"]),
+        Route(f"{API}/save", doors.known(doors.save), methods=["POST"]),
+        Route(f"{API}/submit", doors.known(doors.submit), methods=["POST"]),
+        Route(f"{API}/picture/{{assignment}}/{{side}}/{{place:int}}", doors.picture, methods=["GET"]),
+        *(Mount(f"{API}/{name}", StaticFiles(directory=folder)) for name, folder in STATIC.items()),
+    ]
+
+
+Answer = Callable[[Person, dict], dict]
+
+
+class Doors:
+    def __init__(self, store: StudioStore) -> None:
+        self._store = store
+        self._failures: dict[str, deque[float]] = defaultdict(deque)
+        self._lock = Lock()
+
+    # Around every call
+
+    def open(self, answer: Callable[[Request, dict], Awaitable[Response]]) -> Callable[[Request], Awaitable[Response]]:
+        """For everybody, from our own pages."""
+
+        async def call(request: Request) -> Response:
+            try:
+                return await answer(request, await _body(request))
+            except UniMedError as error:
+                return _refused(error)
+
+        return call
+
+    def known(self, answer: Answer) -> Callable[[Request], Awaitable[Response]]:
+        """For whoever is logged in, from our own pages."""
+
+        async def call(request: Request) -> Response:
+            try:
+                body = await _body(request)
+                person = await self._person(request)
+                return _json(await run_in_threadpool(answer, person, body))
+            except UniMedError as error:
+                return _refused(error)
+
+        return call
+
+    async def _person(self, request: Request) -> Person:
+        token = request.cookies.get(COOKIE, "")
+        person = await run_in_threadpool(self._store.people.of_token, token) if token else None
+        if person is None:
+            raise NotLoggedIn("You are not logged in", remedy="Log in again; what was saved is kept")
+        return person
+
+    # Coming and going
+
+    async def enter(self, request: Request, body: dict) -> Response:
+        login, password = str(body.get("login", "")), str(body.get("password", ""))
+        self._slow_down(login)
+        try:
+            token = await run_in_threadpool(self._store.people.log_in, login, password)
+        except AccessError:
+            with self._lock:
+                self._failures[login].append(time.monotonic())
+            raise
+        response = _json({"ok": True})
+        # No max-age: it ends with the browser, and with the login in the database.
+        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+        return response
+
+    async def leave(self, request: Request, body: dict) -> Response:
+        if token := request.cookies.get(COOKIE):
+            await run_in_threadpool(self._store.people.log_out, token)
+        response = _json({"ok": True})
+        response.delete_cookie(COOKIE)
+        return response
+
+    def _slow_down(self, login: str) -> None:
+        with self._lock:
+            tries = self._failures[login]
+            while tries and time.monotonic() - tries[0] > TRIES_SECONDS:
+                tries.popleft()
+            if not tries:
+                del self._failures[login]
+            elif len(tries) >= TRIES:
+                raise AccessError("Too many wrong passwords", remedy="Wait five minutes")
+
+    # Rating
+
+    def next(self, person: Person, body: dict) -> dict:
+        project, purpose = str(body.get("project")), str(body.get("purpose", "judge"))
+        task = self._store.queue.next(person, project, purpose)
+        return {"task": task and self._told(task), **self._standing(person, project, purpose)}
+
+    def item(self, person: Person, body: dict) -> dict:
+        """One of one's own again: the one before, or by its id."""
+        project, purpose = str(body.get("project")), str(body.get("purpose", "judge"))
+        wanted = body.get("assignment")
+        history = self._store.queue.history(person, project, purpose)
+        if wanted is None:
+            if not history:
+                raise FeedbackError("There is nothing before this one")
+            after = body.get("before")
+            at = history.index(after) + 1 if after in history else 0
+            if at >= len(history):
+                raise FeedbackError("There is nothing before this one")
+            wanted = history[at]
+        task = self._store.queue.get(person, str(wanted))
+        return {"task": self._told(task), **self._standing(person, project, purpose)}
+
+    def save(self, person: Person, body: dict) -> dict:
+        self._store.queue.save(person, str(body.get("assignment")), _dict(body, "answer"), _float(body, "seconds"))
+        return {"saved": True}
+
+    def submit(self, person: Person, body: dict) -> dict:
+        version = self._store.queue.submit(
+            person, str(body.get("assignment")), _dict(body, "answer"), _float(body, "seconds"), _moment(body),
+            str(body.get("reason") or ""),
+        )  # fmt: skip
+        return {"version": version}
+
+    def _standing(self, person: Person, project: str, purpose: str) -> dict:
+        return {"progress": asdict(self._store.queue.progress(person, project, purpose))}
+
+    @staticmethod
+    def _told(task: Task) -> dict:
+        """A task without the names of its pictures, by which somebody could find out more."""
+        inputs = [
+            {"type": "image", "src": _address(task, "input", place)} if segment["type"] == "image" else
+            {"type": "text", "text": segment["text"]}
+            for place, segment in enumerate(task.shown.inputs)
+        ]  # fmt: skip
+        outputs = [
+            {"kind": "image", "src": _address(task, "output", place), "width": o["width"], "height": o["height"]}
+            if o["kind"] == "image" else {"kind": "text", "text": o["text"]}
+            for place, o in enumerate(task.shown.outputs)
+        ]  # fmt: skip
+        return {
+            "id": task.id, "kind": task.kind, "rubric": task.rubric.to_json(), "task": task.shown.task,
+            "prompt": task.shown.prompt, "inputs": inputs, "outputs": outputs, "order": task.order,
+            "answer": task.draft, "seconds": task.active_seconds, "version": task.version,
+            "revisable": task.revisable, "others": task.others, "why": task.why,
+        }  # fmt: skip
+
+    async def picture(self, request: Request) -> Response:
+        """A picture of an item in one's own hands, as PNG."""
+        try:
+            person = await self._person(request)
+            task = await run_in_threadpool(self._store.queue.get, person, request.path_params["assignment"])
+            kind, place = request.path_params["side"], request.path_params["place"]
+            segments = {"input": task.shown.inputs, "output": task.shown.outputs}.get(kind, [])
+            sha256 = segments[place].get("sha256") if place < len(segments) else None
+            if not sha256:
+                raise AccessError("There is no such picture for you")
+            content = await run_in_threadpool(self._png, sha256)
+        except UniMedError as error:
+            return _refused(error)
+        return Response(content, media_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+    def _png(self, sha256: str) -> bytes:
+        """Pixels alone: what is written into the file could tell who drew it."""
+        buffer = io.BytesIO()
+        self._store.blobs.read(sha256).save(buffer, "PNG", compress_level=1)
+        return buffer.getvalue()
+
+
+class NotLoggedIn(AccessError):
+    """Nobody, or not any more."""
+
+
+def _address(task: Task, side: str, place: int) -> str:
+    return f"{API[1:]}/picture/{task.id}/{side}/{place}"
+
+
+async def _body(request: Request) -> dict:
+    if request.headers.get(OWN_HEADER) != "1":
+        raise AccessError("That did not come from the studio's own page")
+    if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
+        raise FeedbackError("That is too much at once", remedy="Mark fewer regions")
+    try:
+        body = await request.json()
+    except ValueError as error:
+        raise FeedbackError("The request is not JSON") from error
+    if not isinstance(body, dict):
+        raise FeedbackError("The request is not a JSON object")
+    return body
+
+
+def _dict(body: dict, name: str) -> dict:
+    if not isinstance(value := body.get(name), dict):
+        raise FeedbackError(f"The request has no {name}")
+    return value
+
+
+def _float(body: dict, name: str) -> float:
+    value = body.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        raise FeedbackError(f"The request has no {name}")
+    return float(value)
+
+
+def _moment(body: dict) -> datetime:
+    try:
+        moment = datetime.fromisoformat(str(body.get("said_at")))
+    except ValueError as error:
+        raise FeedbackError("The browser's clock cannot be read", value=body.get("said_at")) from error
+    if moment.tzinfo is None:
+        raise FeedbackError("The browser's clock has no time zone", value=body.get("said_at"))
+    return moment
+
+
+def _json(content: dict, status: int = 200) -> JSONResponse:
+    return JSONResponse(content, status, headers={"Cache-Control": "no-store"})
+
+
+def _refused(error: UniMedError) -> JSONResponse:
+    status = 401 if isinstance(error, NotLoggedIn) else 403 if isinstance(error, AccessError) else 422
+    return _json({"error": str(error)}, status)
