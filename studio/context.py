@@ -37,7 +37,7 @@ _ENTER_CSS = """
 label { font-size: 0.9rem; } p { margin: 0; color: var(--st-text-color); font-weight: 600; }
 input { width: 100%; font: inherit; padding: 0.5rem; border: 1px solid var(--st-border-color); border-radius: 4px;
   color: inherit; background: var(--st-secondary-background-color); }
-button { font: inherit; padding: 0.5rem; border: 0; border-radius: 4px; background: #0f766e; color: #fff; cursor: pointer; }
+button { font: inherit; padding: 0.5rem; border: 0; border-radius: 4px; background: #0f766e; color: #fff; }
 :is(input, button):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 """
 _LEAVE = """
@@ -54,8 +54,9 @@ export default function({ parentElement, data }) {
   root.dataset.of = wanted;
   let board;
   for (const name of ["elements/elements.css", "board/board.css"]) {
-    if (document.querySelector(`link[href="${data.api}/${name}"]`)) continue;
-    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href: `${data.api}/${name}` }));
+    const href = `${data.api}/${name}`;
+    if (document.querySelector(`link[href="${href}"]`)) continue;
+    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
   }
   import(`${location.origin}${data.api}/board/board.js`).then(({ Board }) => {
     board = new Board(root, data.api, data.project, data.purpose);
@@ -107,4 +108,4 @@ def board(project_id: str, purpose: str) -> None:
 
 def problem(error: UniMedError) -> None:
     """What went wrong, as plain text."""
-    st.error(str(error).replace("$", "\\\\$"))
+    st.error(str(error).replace("$", "\\$"))

@@ -19,7 +19,7 @@ def show(person: Person) -> None:
         st.subheader("Add somebody")
         login = st.text_input("Name")
         role = st.selectbox("Role", ROLES)
-        password = st.text_input("Password", type="password", help="At least ten characters; tell it to them in person.")
+        password = st.text_input("Password", type="password", help="At least ten characters.")
         if st.form_submit_button("Add"):
             try:
                 store.people.add(person, login.strip(), role, password)
