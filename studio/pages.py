@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import people, projects, rate
+from studio.views import people, progress, projects, rate
 
 
 def main() -> None:
@@ -21,6 +21,7 @@ def main() -> None:
         pages.append(st.Page(lambda: rate.show(person, "adjudicate"), title="Adjudicate", url_path="adjudicate"))
     if person.role == "maintainer":
         pages.append(st.Page(lambda: projects.show(person), title="Projects", url_path="projects"))
+        pages.append(st.Page(lambda: progress.show(person), title="Progress", url_path="progress"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")

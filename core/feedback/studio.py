@@ -8,6 +8,7 @@ from pathlib import Path
 from core.feedback import audit, runs
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
+from core.feedback.export import Exports
 from core.feedback.models import Generation, GenerationPicture
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects, add_case
@@ -32,6 +33,7 @@ class StudioStore:
         self.people = People(self.database)
         self.projects = Projects(self.database)
         self.queue = Queue(self.database)
+        self.exports = Exports(self.database, self.blobs)
 
     def close(self) -> None:
         self.database.close()

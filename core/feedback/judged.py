@@ -1,0 +1,127 @@
+"""Judgements with all that they are about, as exports and statistics read them: no login names, none withdrawn."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import datetime
+
+from sqlalchemy import select
+from sqlalchemy.orm import Session
+
+from core.feedback.database import Database
+from core.feedback.models import Case, Generation, ModelVersion, Response
+from core.feedback.studio_models import Item, Judgement, Project
+
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Output:
+    """A response with where it comes from. ``patient`` is the digest of a case's patient."""
+
+    id: str
+    kind: str
+    text: str | None
+    sha256: str | None
+    width: int | None
+    height: int | None
+    generation_id: str
+    task: str
+    prompt: str
+    inputs: list[dict]
+    settings: dict
+    seed: int
+    model: str
+    fingerprint: str
+    patient: str | None
+
+
+@dataclass(frozen=True)
+class Judged:
+    """The answer of one person about one item that counts: the newest version.
+
+    Attributes:
+        rater: a name that is the same within a project and tells nothing.
+        kind: rate, compare or correct; ``answer`` is laid out as in ``core.feedback.answers``.
+    """
+
+    id: str
+    project: str
+    kind: str
+    rubric: dict
+    item: str
+    place: int
+    gold: dict | None
+    rater: str
+    purpose: str
+    occasion: int
+    version: int
+    answer: dict
+    active_seconds: float
+    created_at: datetime
+    outputs: tuple[Output, ...]
+
+
+def judged(database: Database, project_id: str) -> Iterator[Judged]:
+    """All judgements of a project that count, item by item in their order."""
+    last = -1
+    while True:
+        with database.reading() as session:
+            project = session.get_one(Project, project_id)
+            query = select(Item).where(Item.project_id == project_id, Item.withdrawn_at.is_(None), Item.place > last)
+            items = list(session.scalars(query.order_by(Item.place).limit(BATCH)))
+            batch = list(_batch(session, project, items))
+        yield from batch
+        if len(items) < BATCH:
+            return
+        last = items[-1].place
+
+
+def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:
+    outputs = _outputs(session, [one for item in items for one in item.response_ids])
+    newest: dict[str, dict[str, Judgement]] = {item.id: {} for item in items}
+    query = select(Judgement).where(Judgement.item_id.in_(newest), Judgement.withdrawn_at.is_(None))
+    for judgement in session.scalars(query.order_by(Judgement.version)):
+        newest[judgement.item_id][judgement.assignment_id] = judgement
+    for item in items:
+        shown = tuple(outputs[one] for one in item.response_ids if one in outputs)
+        if len(shown) < len(item.response_ids):
+            continue
+        for judgement in sorted(newest[item.id].values(), key=lambda found: (found.created_at, found.id)):
+            yield Judged(
+                judgement.id, project.name, project.kind, project.rubric, item.id, item.place, item.gold,
+                _rater(project.id, judgement.user_id), judgement.purpose, judgement.occasion, judgement.version,
+                judgement.answer, judgement.active_seconds, judgement.created_at, shown,
+            )  # fmt: skip
+
+
+def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
+    query = select(Response, Generation, ModelVersion, Case)
+    query = query.join(Generation, Response.generation_id == Generation.id).join(ModelVersion)
+    query = query.outerjoin(Case, Generation.case_id == Case.id).where(Response.id.in_(ids))
+    return {
+        response.id: Output(
+            response.id,
+            response.kind,
+            response.text,
+            response.sha256,
+            response.width,
+            response.height,
+            generation.id,
+            generation.task,
+            generation.prompt,
+            generation.inputs,
+            generation.settings,
+            generation.seed,
+            version.name,
+            version.fingerprint,
+            case and case.patient_hash,
+        )
+        for response, generation, version, case in session.execute(query)
+    }
+
+
+def _rater(project_id: str, user_id: str) -> str:
+    return "rater-" + hashlib.sha256(f"{project_id}/{user_id}".encode()).hexdigest()[:8]

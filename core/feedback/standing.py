@@ -1,0 +1,100 @@
+"""How a project stands: the pace of each rater, how often they are right where it is known, and whether they repeat
+themselves; and the tables that statistics of agreement are made of."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from dataclasses import dataclass
+from statistics import median
+
+import numpy as np
+
+from core.feedback.judged import Judged
+
+CLOSE = 1
+"""A score of a gold item is right within so much."""
+VERDICTS = {"tie": -1.0, "both_bad": -2.0}
+
+
+@dataclass(frozen=True)
+class RaterStanding:
+    """
+    Attributes:
+        seconds: median time on an item, idle time removed.
+        gold: share of right answers to gold items; scores count within ``CLOSE``. None without such items.
+        repeats: share of criteria that were answered alike the second time. None without repeats.
+        unable: share of items that could not be judged.
+    """
+
+    rater: str
+    done: int
+    seconds: float
+    gold: float | None
+    repeats: float | None
+    unable: float
+
+
+def standings(found: Iterable[Judged]) -> list[RaterStanding]:
+    """Of the raters of a project, who has done most first."""
+    by_rater: dict[str, list[Judged]] = defaultdict(list)
+    for one in found:
+        if one.purpose == "judge":
+            by_rater[one.rater].append(one)
+    standing = [_standing(rater, said) for rater, said in by_rater.items()]
+    return sorted(standing, key=lambda one: (-one.done, one.rater))
+
+
+def _standing(rater: str, said: list[Judged]) -> RaterStanding:
+    right = [_right(one) for one in said if one.gold is not None and one.occasion == 0]
+    first = {one.item: one for one in said if one.occasion == 0}
+    alike = [
+        _value(one, name) == _value(first[one.item], name)
+        for one in said
+        if one.occasion and one.item in first
+        for name in criteria(one)
+    ]
+    unable = sum(one.answer["cannot_judge"] is not None for one in said)
+    seconds = median(one.active_seconds for one in said)
+    return RaterStanding(rater, len(said), seconds, _share(right), _share(alike), unable / len(said))
+
+
+def criteria(one: Judged) -> list[str]:
+    return [criterion["name"] for criterion in one.rubric["criteria"]]
+
+
+def table(found: Iterable[Judged], criterion: str) -> tuple[list[str], list[str], np.ndarray]:
+    """Raters, items, and what each has said of each: float of shape (raters, items), with NaN where nothing was. Choices
+    are numbers of outputs, ties and ``both bad`` negative; first judgements only."""
+    raters: dict[str, int] = {}
+    items: dict[str, int] = {}
+    cells: list[tuple[int, int, float]] = []
+    for one in found:
+        if one.purpose != "judge" or one.occasion or (value := _value(one, criterion)) is None:
+            continue
+        cells.append((raters.setdefault(one.rater, len(raters)), items.setdefault(one.item, len(items)), value))
+    values = np.full((len(raters), len(items)), np.nan)
+    for rater, item, value in cells:
+        values[rater, item] = value
+    return list(raters), list(items), values
+
+
+def _value(one: Judged, criterion: str) -> float | None:
+    if one.answer["cannot_judge"] is not None:
+        return None
+    said = one.answer.get("scores", one.answer.get("choices", {})).get(criterion)
+    return None if said is None else VERDICTS.get(said, said)
+
+
+def _right(one: Judged) -> bool:
+    if one.kind == "correct":
+        return one.answer["text"] == one.gold["text"]
+    if one.kind == "compare":
+        return one.answer["choices"] == one.gold["choices"]
+    if one.answer["cannot_judge"] is not None:
+        return one.gold["cannot_judge"] is not None
+    return all(abs(one.answer["scores"][name] - score) <= CLOSE for name, score in one.gold["scores"].items())
+
+
+def _share(values: list[bool]) -> float | None:
+    return sum(values) / len(values) if values else None

@@ -1,0 +1,103 @@
+"""How projects stand: pace, gold items, repeats, agreement with its weights; and exports."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+
+import streamlit as st
+
+from core.errors import UniMedError
+from core.feedback.agreement import bootstrapped
+from core.feedback.export import LAYOUTS
+from core.feedback.judged import Judged, judged
+from core.feedback.people import Person
+from core.feedback.projects import ProjectInfo
+from core.feedback.standing import standings, table
+from studio import context
+
+
+def show(person: Person) -> None:
+    st.header("Progress and export")
+    projects = {project.id: project for project in context.store().projects.of(person)}
+    if not projects:
+        st.info("There is no project yet.")
+        return
+    chosen = st.selectbox("Project", list(projects), format_func=lambda one: projects[one].name)
+    project = projects[chosen]
+    found = list(judged(context.store().database, chosen))
+    if not found:
+        st.info("Nothing is judged yet.")
+        return
+    _raters(found)
+    if project.kind != "correct":
+        _agreement(project, found)
+    _export(person, project)
+
+
+def _raters(found: list[Judged]) -> None:
+    st.subheader("Raters")
+    rows = [
+        {
+            "rater": one.rater,
+            "done": one.done,
+            "median seconds": round(one.seconds, 1),
+            "right on gold items": _percent(one.gold),
+            "alike the second time": _percent(one.repeats),
+            "cannot judge": _percent(one.unable),
+        }
+        for one in standings(found)
+    ]
+    st.dataframe(rows, hide_index=True)
+
+
+def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
+    st.subheader("Agreement")
+    names = [criterion.name for criterion in project.rubric.criteria]
+    criterion = st.selectbox("Criterion", names, index=len(names) - 1)
+    raters, items, values = table(found, criterion)
+    rows = [
+        {
+            "statistic": one.name,
+            "weights": one.weights,
+            "value": one.value,
+            "95% interval": "" if one.low is None else f"{one.low:.3f} to {one.high:.3f}",
+            "items": one.items,
+            "raters": one.raters,
+        }
+        for one in bootstrapped(values, ordered=project.kind == "rate")
+    ]
+    st.dataframe(rows, hide_index=True)
+    st.caption("Several statistics stand side by side because skewed scores pull them apart: look at all of them.")
+    apart = [(item, column) for item, column in zip(items, values.T, strict=True) if _spread(column) >= 2]
+    if project.kind == "rate" and apart:
+        with st.expander(f"{len(apart)} items on which raters lie two or more apart"):
+            lines = [{"item": item, **dict(zip(raters, column, strict=True))} for item, column in apart[:200]]
+            st.dataframe(lines, hide_index=True)
+
+
+def _export(person: Person, project: ProjectInfo) -> None:
+    st.subheader("Export")
+    layout = st.selectbox("Layout", LAYOUTS)
+    ending = ".json" if layout == "coco" else st.selectbox("File", [".jsonl", ".csv", ".parquet"])
+    if st.button("Prepare the file"):
+        try:
+            with tempfile.TemporaryDirectory() as folder:
+                path = Path(folder) / f"{layout}{ending}"
+                losses = context.store().exports.write(person, project.id, layout, path)
+                content = path.read_bytes()
+        except UniMedError as error:
+            context.problem(error)
+            return
+        left = ", ".join(f"{count} ({reason})" for reason, count in losses.items())
+        st.write(f"Left out: {left}." if left else "Nothing was left out.")
+        st.download_button("Download", content, path.name, on_click="ignore")
+
+
+def _percent(share: float | None) -> str:
+    return "" if share is None else f"{share:.0%}"
+
+
+def _spread(column) -> float:
+    said = column[column == column]
+    return said.max() - said.min() if len(said) else 0.0
