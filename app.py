@@ -10,10 +10,12 @@ import logging
 import os
 import signal
 import socket
+import subprocess
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
@@ -39,6 +41,7 @@ FETCH_SECONDS = 1.0
 """So long the last answers may then take to their clients, who fetch files after them."""
 MOST_THREADS = 512
 """Every visitor who waits for the model holds one, which sleeps."""
+STUDIO_PORT = 8501
 SMALL_WIDTH = 1024
 """Up to this hidden size, a model on a CPU is driven by several threads with one core each, not by one with all."""
 MOST_MODEL_THREADS = 4
@@ -59,7 +62,7 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--auth", default=os.environ.get("UNIMED_AUTH"), help="USER:PASSWORD to ask for (UNIMED_AUTH)")
     parser.add_argument("--no-feedback", action="store_true", help="keep no feedback, not even with consent")
-    parser.add_argument("--studio", action="store_true", help="start the annotation studio beside it")
+    parser.add_argument("--studio", action="store_true", help="start the studio beside it, on port 8501")
     return parser.parse_args()
 
 
@@ -191,6 +194,22 @@ def open_mirror(store: FeedbackStore, folder: Path) -> Mirror | None:
         return None
 
 
+@contextmanager
+def studio(options: argparse.Namespace) -> Iterator[None]:
+    """The studio in a process of its own, on the same feedback, as long as this block lasts."""
+    check_port(options.host, STUDIO_PORT)
+    command = [sys.executable, "-m", "studio.app", "--port", str(STUDIO_PORT), "--host", options.host]
+    process = subprocess.Popen(command, cwd=Path(__file__).parent)
+    try:
+        yield
+    finally:
+        process.terminate()
+        try:
+            process.wait(STOP_SECONDS)
+        except subprocess.TimeoutExpired:
+            process.kill()
+
+
 def credentials(auth: str | None) -> tuple[str, str] | None:
     """User and password as gradio wants them.
 
@@ -226,11 +245,9 @@ def end(*_: object) -> None:
 def main() -> int:
     options = arguments()
     signal.signal(signal.SIGTERM, end)
-    if options.studio:
-        print("The studio is not part of this version yet; starting the demo alone.", file=sys.stderr, flush=True)
     try:
         check_port(options.host, options.port)
-        with own_folder() as folder:
+        with own_folder() as folder, studio(options) if options.studio else nullcontext():
             serve(options, folder)
     except UniMedError as error:
         print(f"Error: {error}", file=sys.stderr)
