@@ -1,0 +1,121 @@
+"""A studio in a process of its own, filled with what nano has drawn, and people who use it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import httpx
+import pytest
+from playwright.sync_api import BrowserContext, Page, expect
+
+from core.config import NANO, ImageSampling
+from core.feedback.people import Person
+from core.feedback.studio import StudioStore
+from core.inference.generator import Generator
+from core.inference.once import image_sampling
+from core.inference.session import Turn
+from core.model.checkpoint import load
+from core.tasks import TASKS
+from demo.examples import load_examples
+from tests.demo.conftest import NOT_OURS, ROOT, free_port
+
+PASSWORD = "correct horse"
+OUTPUTS = 40
+SECONDS = 60
+
+
+@dataclass
+class Studio:
+    """The running server and, in this process, the same store."""
+
+    url: str
+    data: Path
+    process: subprocess.Popen
+    store: StudioStore
+    people: dict[str, Person]
+
+
+def open_store(data: Path) -> StudioStore:
+    return StudioStore(f"sqlite:///{data / 'feedback.sqlite'}", data / "pictures")
+
+
+def start(data: Path, port: int) -> subprocess.Popen:
+    """Starts the studio and waits until it answers."""
+    given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
+    command = [sys.executable, "-m", "studio.app", "--port", str(port)]
+    process = subprocess.Popen(command, cwd=ROOT, env=given | {"UNIMED_DATA": str(data)})
+    deadline = time.monotonic() + SECONDS
+    while time.monotonic() < deadline:
+        assert process.poll() is None, "The studio did not start"
+        try:
+            httpx.get(f"http://127.0.0.1:{port}/_stcore/health", trust_env=False).raise_for_status()
+            return process
+        except httpx.HTTPError:
+            time.sleep(0.1)
+    raise AssertionError("The studio did not answer")
+
+
+def fill(store: StudioStore, maintainer: Person) -> None:
+    """Edits by nano, of the scans that pydicom brings along."""
+    generator, task = Generator(load(NANO)), TASKS["super_resolution"]
+    few = ImageSampling(**{**vars(image_sampling(generator.config, task)), "num_timesteps": 3})
+    examples = load_examples()
+    for seed in range(OUTPUTS):
+        example = examples[seed % len(examples)]
+        inputs = task.build([example.image], "")
+        turn = Turn(generator.session(), inputs, task.outputs, seed=seed, image=few)
+        done = [event.segment for event in generator.stream(turn) if type(event).__name__ == "SegmentDone"]
+        store.add_run(
+            maintainer, task=task.name, inputs=inputs, outputs=done, settings={"num_timesteps": 3}, seed=seed,
+            model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
+            case=("pydicom", f"patient {seed % len(examples)}", "1"),
+        )  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    data, port = tmp_path_factory.mktemp("studio"), free_port()
+    store = open_store(data)
+    store.people.add(None, "mona", "maintainer", PASSWORD)
+    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
+    people = {"mona": mona}
+    for name, role in (("rita", "rater"), ("ralf", "rater"), ("ada", "adjudicator"), ("rolf", "rater")):
+        store.people.add(mona, name, role, PASSWORD)
+        people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
+    fill(store, mona)
+    process = start(data, port)
+    yield Studio(f"http://127.0.0.1:{port}/", data, process, store, people)
+    process.terminate()
+    process.wait(SECONDS)
+    store.close()
+
+
+LogIn = Callable[..., Page]
+
+
+@pytest.fixture
+def log_in(studio: Studio, new_context: Callable[..., BrowserContext]) -> Iterator[LogIn]:
+    """Opens the studio as somebody, in a browser of their own. No page may say an error."""
+    expect.set_options(timeout=20_000)
+    errors: list[str] = []
+
+    def open_studio(name: str, width: int = 1280) -> Page:
+        height = 900 if width > 600 else 844
+        page = new_context(viewport={"width": width, "height": height}, locale="en-US").new_page()
+        page.on("pageerror", lambda error: errors.append(str(error)))
+        page.set_default_timeout(20_000)
+        page.goto(studio.url)
+        page.get_by_label("Name").fill(name)
+        page.get_by_label("Password").fill(PASSWORD)
+        page.get_by_role("button", name="Log in").click()
+        expect(page.get_by_text(f"{name}, ")).to_be_visible()
+        return page
+
+    yield open_studio
+    assert errors == []

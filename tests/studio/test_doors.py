@@ -1,0 +1,176 @@
+"""What the board's server gives away, and to whom."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image as PILImage
+from starlette.applications import Starlette
+from starlette.testclient import TestClient
+
+from core.feedback.people import Person
+from core.feedback.projects import NewItem
+from core.feedback.rubric import RUBRICS, Plan
+from core.feedback.studio import StudioStore
+from core.sequence import Image, Text
+from studio.server import API, COOKIE, OWN_HEADER, routes
+from tests.studio.conftest import PASSWORD, open_store
+
+SECRETS = ("nano-secret", "ffffffff", "timesteps", "rita", "mona", "4711")
+OWN = {OWN_HEADER: "1"}
+SCORES = {criterion.name: 4 for criterion in RUBRICS["edit"].criteria}
+
+
+@dataclass
+class House:
+    store: StudioStore
+    people: dict[str, Person]
+    project: str
+    other: str
+    app: Starlette
+
+    def client(self, name: str = "") -> TestClient:
+        client = TestClient(self.app, headers=OWN)
+        if name:
+            assert client.post(f"{API}/enter", json={"login": name, "password": PASSWORD}).status_code == 200
+        return client
+
+
+@pytest.fixture(scope="module")
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
+    store = open_store(tmp_path_factory.mktemp("doors"))
+    store.people.add(None, "mona", "maintainer", PASSWORD)
+    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
+    people = {"mona": mona}
+    for name in ("rita", "ralf", "rolf"):
+        store.people.add(mona, name, "rater", PASSWORD)
+        people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
+    random = np.random.default_rng(0)
+    ids = []
+    for seed in range(4):
+        scan, drawn = (Image(PILImage.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8))) for _ in range(2))
+        ref = store.add_run(
+            mona, task="super_resolution", inputs=[scan, Text("Sharpen it.")], outputs=[drawn], seed=4711 + seed,
+            settings={"timesteps": 9}, model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
+        )  # fmt: skip
+        ids += ref.response_ids
+    project = store.projects.make(mona, "Ours", "rate", RUBRICS["edit"], Plan(overlap=1))
+    other = store.projects.make(mona, "Theirs", "rate", RUBRICS["edit"], Plan(overlap=1))
+    for name in (project, other):
+        store.projects.add_items(mona, name, [NewItem((one,)) for one in ids])
+        store.projects.change_state(mona, name, "open")
+    for name in ("rita", "ralf"):
+        store.projects.add_member(mona, project, people[name].id)
+    yield House(store, people, project, other, Starlette(routes=routes(store)))
+    store.close()
+
+
+def said(assignment: str, **answer: object) -> dict:
+    answer = {"scores": SCORES, "opened": True} | answer
+    return {"assignment": assignment, "answer": answer, "seconds": 3.0, "said_at": datetime.now(UTC).isoformat()}
+
+
+def test_who_is_not_logged_in_gets_nothing(house: House) -> None:
+    client = house.client()
+    for path in ("next", "item", "save", "submit"):
+        answer = client.post(f"{API}/{path}", json={"project": house.project})
+        assert answer.status_code == 401 and "not logged in" in answer.json()["error"]
+    assert client.get(f"{API}/picture/x/output/0").status_code == 401
+    assert client.post(f"{API}/enter", json={"login": "rita", "password": "wrong password"}).status_code == 403
+    assert client.post(f"{API}/enter", json={"login": "nobody", "password": PASSWORD}).status_code == 403
+
+
+def test_wrong_passwords_have_to_wait(house: House) -> None:
+    client = TestClient(Starlette(routes=routes(house.store)), headers=OWN)
+    for _ in range(10):
+        client.post(f"{API}/enter", json={"login": "rolf", "password": "wrong password"})
+    answer = client.post(f"{API}/enter", json={"login": "rolf", "password": PASSWORD})
+    assert answer.status_code == 403 and "Wait" in answer.json()["error"]
+    assert client.post(f"{API}/enter", json={"login": "ralf", "password": PASSWORD}).status_code == 200
+
+
+def test_the_cookie_is_for_the_server_alone(house: House) -> None:
+    answer = house.client().post(f"{API}/enter", json={"login": "rita", "password": PASSWORD})
+    cookie = answer.headers["set-cookie"].lower()
+    assert cookie.startswith(COOKIE) and "httponly" in cookie and "samesite=strict" in cookie
+
+
+def test_a_page_of_another_site_can_do_nothing(house: House) -> None:
+    client = house.client("rita")
+    for path in ("next", "submit", "leave"):
+        answer = client.post(f"{API}/{path}", json={"project": house.project}, headers={OWN_HEADER: ""})
+        assert answer.status_code == 403
+
+
+def test_a_rater_is_told_nothing_of_models_and_others(house: House) -> None:
+    client = house.client("rita")
+    task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]
+    assert not [secret for secret in SECRETS if secret in json.dumps(task)]
+    (scan,) = [segment["src"] for segment in task["inputs"] if segment["type"] == "image"]
+    for address in (scan, task["outputs"][0]["src"]):
+        picture = client.get(f"/{address}")
+        assert picture.status_code == 200 and "no-store" in picture.headers["cache-control"]
+        assert picture.content.startswith(b"\x89PNG") and b"tEXt" not in picture.content
+
+
+def test_a_rater_reaches_no_other_item_project_or_part(house: House) -> None:
+    rita, ralf, rolf = (house.client(name) for name in ("rita", "ralf", "rolf"))
+    own = rita.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
+    for client in (ralf, rolf):
+        for path, body in (("item", {"project": house.project, "assignment": own}), ("save", said(own)),
+                           ("submit", said(own))):  # fmt: skip
+            assert client.post(f"{API}/{path}", json=body).status_code == 403
+        assert client.get(f"{API}/picture/{own}/output/0").status_code == 403
+    assert rolf.post(f"{API}/next", json={"project": house.project}).status_code == 403
+    for project in (house.other, "no-such-project", None, {"a": 1}):
+        assert rita.post(f"{API}/next", json={"project": project}).status_code == 403
+    adjudicates = {"project": house.project, "purpose": "adjudicate"}
+    assert rita.post(f"{API}/next", json=adjudicates).status_code == 403
+    assert rita.get(f"{API}/picture/{own}/output/7").status_code == 403
+    for path in ("board/../server.py", "board/%2e%2e/server.py", "elements/../config.py"):
+        assert rita.get(f"{API}/{path}").status_code == 404
+
+
+def test_bad_requests_are_told_and_change_nothing(house: House) -> None:
+    client = house.client("ralf")
+    task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
+    bad = [
+        said(task, scores={}), said(task, scores={"overall": 9}), said(task, scores={"unknown": 1}),
+        said(task, opened=False), said(task, comment="Jane Doe, born 12.03.1971"), said(task, unheard="of"),
+        said(task, regions=[{"label": "blur", "kind": "box", "x0": 0, "y0": 0, "x1": 900, "y1": 3}]),
+        said(task) | {"seconds": "many"}, said(task) | {"said_at": "yesterday"}, said(task) | {"answer": []},
+    ]  # fmt: skip
+    for body in bad:
+        answer = client.post(f"{API}/submit", json=body)
+        assert answer.status_code == 422 and answer.json()["error"].endswith("."), body
+    for content in (b"", b"[]", b"{", b"\xff"):
+        assert client.post(f"{API}/submit", content=content).status_code == 422
+    assert client.post(f"{API}/submit", content=b"x" * (2 << 20)).status_code == 422
+    assert client.post(f"{API}/next", json={"project": house.project}).json()["progress"]["done"] == 0
+
+
+def test_a_submitted_answer_comes_back_to_be_revised(house: House) -> None:
+    client = house.client("ralf")
+    task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
+    assert client.post(f"{API}/submit", json=said(task)).json() == {"version": 1}
+    assert client.post(f"{API}/submit", json=said(task)).json() == {"version": 1}
+    back = client.post(f"{API}/item", json={"project": house.project}).json()["task"]
+    assert back["id"] == task and back["answer"]["scores"] == SCORES and back["version"] == 1
+    other = said(task, scores=SCORES | {"overall": 1})
+    assert "needs a reason" in client.post(f"{API}/submit", json=other).json()["error"]
+    assert client.post(f"{API}/submit", json=other | {"reason": "a slip"}).json() == {"version": 2}
+    assert list(house.store.verify()) == []
+
+
+def test_whoever_leaves_is_gone(house: House) -> None:
+    client = house.client("rita")
+    token = client.cookies[COOKIE]
+    client.post(f"{API}/leave", json={})
+    client.cookies.set(COOKIE, token)
+    assert client.post(f"{API}/next", json={"project": house.project}).status_code == 401
