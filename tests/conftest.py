@@ -1,7 +1,10 @@
-"""A tiny model with random weights, the same on every machine, for tests that only need one that runs."""
+"""A tiny model with random weights, the same on every machine, for tests that only need one that runs; a browser."""
 
 from __future__ import annotations
 
+import shutil
+import subprocess
+import tarfile
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from core.inference.generator import Generator
 from core.model import checkpoint
 from core.model.unified import UnifiedModel
 
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
+AXE = "axe-core@4.11.1"
 TINY = ModelConfig(
     llm=LLMConfig(
         hidden_size=64,
@@ -85,3 +90,30 @@ def tiny_checkpoint(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_generator(tiny_checkpoint: Path) -> Generator:
     """A generator over the tiny checkpoint on the CPU."""
     return Generator(checkpoint.load(tiny_checkpoint, torch.device("cpu"), torch.float32))
+
+
+@pytest.fixture(scope="session")
+def browser_type_launch_args() -> dict:
+    """What pytest-playwright starts: the browser of the system."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    if path is None:
+        pytest.skip(f"no browser installed: needs one of {', '.join(BROWSERS)}")
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    return {"executable_path": path, "args": quiet}
+
+
+@pytest.fixture(scope="session")
+def axe(pytestconfig: pytest.Config) -> str:
+    """The checker of accessibility as a script for the page. npm fetches it once."""
+    folder = pytestconfig.cache.mkdir("axe")
+    script = folder / f"{AXE}.js"
+    if not script.is_file():
+        if (npm := shutil.which("npm")) is None:
+            pytest.skip(f"no npm, which fetches {AXE}")
+        command = [npm, "pack", AXE, "--silent", "--pack-destination", str(folder)]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
+        if done.returncode:
+            pytest.skip(f"npm could not fetch {AXE}: {done.stderr.strip()[:200]}")
+        with tarfile.open(folder / done.stdout.split()[-1]) as package:
+            script.write_bytes(package.extractfile("package/axe.min.js").read())
+    return script.read_text(encoding="utf-8")

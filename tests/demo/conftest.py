@@ -7,7 +7,6 @@ import json
 import os
 import select
 import shutil
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -20,18 +19,14 @@ from urllib.parse import urlsplit
 import pytest
 from playwright.sync_api import BrowserContext, Page, expect
 
+from tests.browser import NOT_OURS, ROOT, WIDE, free_port
 from tests.demo.steps import arrive
 
-ROOT = Path(__file__).resolve().parents[2]
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 START_SECONDS = 120
 SOON = 20_000  # milliseconds
 HOSTS = ("127.0.0.1", None)  # None: data and blob addresses
-WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 DEAD_PROXY = {"HTTP_PROXY": "http://127.0.0.1:9", "http_proxy": "http://127.0.0.1:9", "NO_PROXY": "", "no_proxy": ""}
 """As behind a hospital's proxy, which cannot reach this machine's own addresses."""
-NOT_OURS = ("UNIMED_DATABASE", "UNIMED_AUTH", "UNIMED_MODEL", "UNIMED_DTYPE", "SPACE_ID", "GRADIO_SERVER_NAME")
-"""Settings of the machine that a test must not depend on."""
 
 
 @dataclass(frozen=True)
@@ -52,14 +47,9 @@ class Demo:
             database.row_factory = sqlite3.Row
             names = [row["name"] for row in database.execute("SELECT name FROM sqlite_master WHERE type = 'table'")]
             tables = {name: [dict(row) for row in database.execute(f'SELECT * FROM "{name}"')] for name in names}
-        tables.pop("alembic_version", None)
+        for name in ("alembic_version", "audit_head"):
+            tables.pop(name)
         return {name: rows for name, rows in tables.items() if rows}
-
-
-def free_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return probe.getsockname()[1]
 
 
 def command(*arguments: object) -> list[str]:
@@ -115,16 +105,6 @@ def demo(tiny_checkpoint: Path, second_checkpoint: Path, tmp_path_factory: pytes
     models = ("--model", tiny_checkpoint, "--model", second_checkpoint)
     with running(tmp_path_factory.mktemp("demo"), *models) as demo:
         yield demo
-
-
-@pytest.fixture(scope="session")
-def browser_type_launch_args() -> dict:
-    """What pytest-playwright starts: the browser of the system."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
-        pytest.skip(f"no browser installed: needs one of {', '.join(BROWSERS)}")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    return {"executable_path": path, "args": quiet}
 
 
 OpenPage = Callable[..., Page]

@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import re
-import shutil
 import string
-import subprocess
-import tarfile
 
 import pytest
 from playwright.sync_api import Locator, Page, expect
@@ -14,17 +11,15 @@ from playwright.sync_api import Locator, Page, expect
 from core.tasks import TASKS
 from demo.handlers import SCAN_TASKS
 from demo.strings import TABLE
-from tests.demo.conftest import PHONE, WIDE, OpenPage
+from tests.browser import PHONE, WIDE, Checker
+from tests.demo.conftest import OpenPage
 from tests.demo.steps import CT, TITLES, ask, done, example_scan, go, opened, press, run
 
-AXE = "axe-core@4.11.1"
 GRADIOS_OWN = {
     ("aria-required-children", ".examples"): "the chat's examples are buttons in a list without list items",
     ("aria-required-parent", ".thumbnail-wrapper"): "a file in the message box is a list item without a list",
 }
 """What axe finds inside of Gradio's widgets, where no parameter and no style reaches: (rule, selector)."""
-STILL = "document.getAnimations().every(a => a.playState !== 'running' || a.effect.getTiming().iterations > 99)"
-"""Nothing fades in any more, which would have no contrast yet."""
 
 pytestmark = [
     # playwright leaves an event loop to the garbage collector
@@ -36,43 +31,6 @@ pytestmark = [
 # For those who do not see it ------------------------------------------------------------------------------------------
 
 
-@pytest.fixture(scope="session")
-def axe(pytestconfig: pytest.Config) -> str:
-    """The checker of accessibility as a script for the page. npm fetches it once."""
-    folder = pytestconfig.cache.mkdir("axe")
-    script = folder / f"{AXE}.js"
-    if not script.is_file():
-        if (npm := shutil.which("npm")) is None:
-            pytest.skip(f"no npm, which fetches {AXE}")
-        command = [npm, "pack", AXE, "--silent", "--pack-destination", str(folder)]
-        done = subprocess.run(command, capture_output=True, text=True, timeout=120)
-        if done.returncode:
-            pytest.skip(f"npm could not fetch {AXE}: {done.stderr.strip()[:200]}")
-        with tarfile.open(folder / done.stdout.split()[-1]) as package:
-            script.write_bytes(package.extractfile("package/axe.min.js").read())
-    return script.read_text(encoding="utf-8")
-
-
-class Checker:
-    """Looks at a page as it is, and remembers what keeps somebody from using it."""
-
-    def __init__(self, page: Page, script: str) -> None:
-        self.page, self.found = page, {}
-        page.evaluate(script)
-
-    def look(self, where: str, within: str = "body") -> None:
-        self.page.wait_for_function(STILL)
-        result = self.page.evaluate("within => axe.run(within, {resultTypes: ['violations']})", within)
-        for violation in result["violations"]:
-            if violation["impact"] not in ("serious", "critical"):
-                continue
-            for node in violation["nodes"]:
-                target = " ".join(map(str, node["target"]))
-                if not any(violation["id"] == rule and selector in target for rule, selector in GRADIOS_OWN):
-                    said = f"{violation['id']} {target}: {node['html'][:120]} ({node['failureSummary'][:200]})"
-                    self.found.setdefault(said, where)
-
-
 @pytest.mark.parametrize(
     ("size", "scheme"),
     [(WIDE, "light"), (PHONE, "dark")],
@@ -82,7 +40,7 @@ def test_no_page_has_a_serious_barrier(open_page: OpenPage, axe: str, size: dict
     page = open_page(viewport=size, color_scheme=scheme)
     dark = page.evaluate("document.body.classList.contains('dark')")
     assert dark == (scheme == "dark")
-    checker = Checker(page, axe)
+    checker = Checker(page, axe, GRADIOS_OWN)
     checker.look("workbench, empty")
     page.locator("#message input[type=file]").set_input_files(CT)
     expect(page.locator("#message img")).to_be_visible()

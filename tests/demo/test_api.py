@@ -29,7 +29,8 @@ import app
 from core.errors import SettingsError
 from core.tasks import TASKS, Task
 from demo.uploads import delete_copies
-from tests.demo.conftest import ROOT, Demo, command, running
+from tests.browser import ROOT
+from tests.demo.conftest import Demo, command, running
 from tests.demo.steps import CT
 
 MINUTE = timedelta(minutes=1)

@@ -22,7 +22,7 @@ from pydicom import dcmread
 from pydicom.data import get_testdata_file
 
 from core.data.greyscale import Rescale, Window, render
-from tests.demo.conftest import ROOT
+from tests.browser import ROOT
 
 RED, BLUE = (200, 40, 40), (40, 40, 200)
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}

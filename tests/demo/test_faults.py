@@ -44,7 +44,7 @@ from core.inference.generator import Generator
 from core.inference.once import run_task
 from core.tasks import TASKS
 from demo.uploads import PREFIX, own_folder
-from tests.demo.conftest import NOT_OURS, ROOT, free_port
+from tests.browser import NOT_OURS, ROOT, free_port
 from tests.demo.steps import CT, TITLES, arrive, choose_number, done, example_scan, go, press, run
 from tests.demo.steps import ask as say
 

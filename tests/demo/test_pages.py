@@ -16,7 +16,8 @@ from core.data.stack import Stack, open_stack
 from core.tasks import TASKS
 from demo.examples import CAPTIONS
 from demo.handlers import SCAN_TASKS
-from tests.demo.conftest import PHONE, WIDE, Demo, OpenPage
+from tests.browser import PHONE, WIDE
+from tests.demo.conftest import Demo, OpenPage
 from tests.demo.steps import (
     CT,
     TITLES,

@@ -31,7 +31,7 @@ from demo.pages.scan import region_of
 from demo.strings import ENGLISH, LANGUAGES, TABLE, Words, words
 from demo.uploads import delete_copies, delete_old_uploads
 from demo.visit import Controls, Job
-from tests.demo.conftest import ROOT
+from tests.browser import ROOT
 from tests.demo.steps import CT
 
 HELLO = {"text": "Hello", "files": []}

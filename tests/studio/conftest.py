@@ -23,7 +23,7 @@ from core.inference.session import Turn
 from core.model.checkpoint import load
 from core.tasks import TASKS
 from demo.examples import load_examples
-from tests.demo.conftest import NOT_OURS, ROOT, free_port
+from tests.browser import NOT_OURS, ROOT, free_port
 
 PASSWORD = "correct horse"
 OUTPUTS = 40
@@ -90,9 +90,10 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
     fill(store, mona)
     process = start(data, port)
-    yield Studio(f"http://127.0.0.1:{port}/", data, process, store, people)
-    process.terminate()
-    process.wait(SECONDS)
+    studio = Studio(f"http://127.0.0.1:{port}/", data, process, store, people)
+    yield studio
+    studio.process.terminate()  # it may be another one by now
+    studio.process.wait(SECONDS)
     store.close()
 
 

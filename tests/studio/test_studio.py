@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from pathlib import Path
 
-import httpx
 import pytest
 from playwright.sync_api import Page, expect
 
 from core.feedback.projects import NewItem
-from core.feedback.rubric import RUBRICS, Plan
-from tests.studio.conftest import OUTPUTS, Studio
+from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
+from core.sequence import Text
+from tests.browser import Checker
+from tests.studio.conftest import OUTPUTS, LogIn, Studio, start
 
 NAME = "Sharper or not"
-SECRETS = ("nano-secret", "fingerprint", "model_version", "settings", "ffffffffffff")
+DISPUTED = 3
 
 pytestmark = [
-    pytest.mark.usefixtures("browser_name"),
+    pytest.mark.usefixtures("browser_name"),  # or pytest would not keep the order of this file
+    # playwright leaves an event loop to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
@@ -25,50 +27,196 @@ pytestmark = [
 
 def go(page: Page, name: str) -> None:
     """Chooses a page; on a phone the pages stand in a menu."""
-    link = page.get_by_role("link", name=name, exact=True)
-    link.first.click()
+    page.get_by_role("link", name=name, exact=True).first.click()
 
 
-def item(page: Page) -> str:
-    """Waits for the next item on the board, and returns what tells it from others."""
-    return page.locator(".ub-item h2").inner_text()
+def standing(page: Page, done: int, total: int) -> None:
+    expect(page.locator(".ub-standing")).to_contain_text(f"{done} of {total}")
 
 
-def rate(page: Page, scores: str) -> None:
-    """Rates the item on the screen by keys alone."""
-    before = page.locator(".ub-standing").inner_text()
+def look(page: Page) -> None:
+    """Opens the full size, as has to be before a judgement, and closes it."""
     page.keyboard.press("f")
     expect(page.locator(".ub-full[open]")).to_be_visible()
     page.keyboard.press("Escape")
     expect(page.locator(".ub-full[open]")).to_have_count(0)
+
+
+def rate(page: Page, scores: str) -> None:
+    """Rates the item on the screen by keys alone."""
+    look(page)
     for score in scores:
         page.keyboard.press(score)
     page.keyboard.press("Enter")
-    expect(page.locator(".ub-standing")).not_to_have_text(before)
 
 
-def test_a_maintainer_makes_a_project(studio: Studio, log_in) -> None:
-    page = log_in("mona")
+def make(studio: Studio, name: str, kind: str, rubric: Rubric, items: list[NewItem], *raters: str) -> str:
+    mona = studio.people["mona"]
+    project = studio.store.projects.make(mona, name, kind, rubric, Plan(overlap=1))
+    studio.store.projects.add_items(mona, project, items)
+    for rater in raters:
+        studio.store.projects.add_member(mona, project, studio.people[rater].id)
+    studio.store.projects.change_state(mona, project, "open")
+    return project
+
+
+def test_a_maintainer_makes_a_project(studio: Studio, log_in: LogIn) -> None:
+    page, mona = log_in("mona"), studio.people["mona"]
     go(page, "Projects")
     page.get_by_label("Name").fill(NAME)
     page.get_by_label("Items at most").fill(str(OUTPUTS))
     page.get_by_role("button", name="Make it").click()
     expect(page.get_by_text(f"{NAME} – rate one output, {OUTPUTS} items, draft")).to_be_visible()
-    (project,) = studio.store.projects.of(studio.people["mona"])
+    (project,) = studio.store.projects.of(mona)
     for name in ("rita", "ralf"):
-        studio.store.projects.add_member(studio.people["mona"], project.id, studio.people[name].id)
-    studio.store.projects.add_member(studio.people["mona"], project.id, studio.people["ada"].id, "adjudicate")
+        studio.store.projects.add_member(mona, project.id, studio.people[name].id)
+    studio.store.projects.add_member(mona, project.id, studio.people["ada"].id, "adjudicate")
     page.get_by_text(f"{NAME} – rate one output").click()
     page.get_by_role("button", name="Open to its raters").click()
     expect(page.get_by_text(f"{NAME} – rate one output, {OUTPUTS} items, open")).to_be_visible()
 
 
-@pytest.mark.parametrize(("name", "width", "scores"), [("rita", 1280, "444444"), ("ralf", 390, "444441")])
-def test_a_rater_needs_no_mouse(studio: Studio, log_in, name: str, width: int, scores: str) -> None:
+@pytest.mark.parametrize(("name", "width", "other"), [("rita", 1280, "4"), ("ralf", 390, "1")], ids=["desk", "phone"])
+def test_a_rater_needs_no_mouse(studio: Studio, log_in: LogIn, name: str, width: int, other: str) -> None:
     page = log_in(name, width)
-    expect(page.locator(".ub-item h2")).to_have_text("super resolution")
     for done in range(OUTPUTS):
-        expect(page.locator(".ub-standing")).to_contain_text(f"{done} of {OUTPUTS}")
-        rate(page, scores if done < 3 else "444444")
+        standing(page, done, OUTPUTS)
+        rate(page, "44444" + (other if done < DISPUTED else "4"))
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
+    assert len(studio.store.queue.history(studio.people[name], studio.store.projects.of(studio.people[name])[0].id)) > 0
+
+
+def test_an_adjudicator_decides_what_is_disputed(studio: Studio, log_in: LogIn) -> None:
+    page = log_in("ada")
+    go(page, "Adjudicate")
+    done = 0
+    while page.locator(".ub-others, .ub-empty").first.is_visible() is False:
+        page.wait_for_timeout(50)
+    while page.locator(".ub-others").is_visible():
+        expect(page.locator(".ub-others")).to_contain_text("overall: 1 to 4")
+        expect(page.locator(".ub-others")).not_to_contain_text("rita")
+        rate(page, "333333")
+        done += 1
+        expect(page.locator(".ub-standing")).to_contain_text(f"{done} of")
+    assert 1 <= done <= 2 * DISPUTED
+    expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+
+
+def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: LogIn, tmp_path: Path) -> None:
+    page = log_in("mona")
+    go(page, "Progress")
+    expect(page.get_by_role("heading", name="Agreement")).to_be_visible()
+    expect(page.get_by_role("heading", name="Raters", exact=True)).to_be_visible()
+    page.get_by_label("Layout").click()
+    page.get_by_role("option", name="label_studio").click()
+    page.get_by_role("button", name="Prepare the file").click()
+    with page.expect_download() as download:
+        page.get_by_role("button", name="Download").click()
+    download.value.save_as(tmp_path / "export.jsonl")
+    tasks = [json.loads(line) for line in (tmp_path / "export.jsonl").read_text().splitlines()]
+    assert len(tasks) == OUTPUTS and {len(task["annotations"]) for task in tasks} <= {2, 3}
+    assert list(studio.store.verify()) == []
+
+
+def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, log_in: LogIn) -> None:
+    ids = studio.store.projects.responses(studio.people["mona"], "image")[:2]
+    make(studio, "Interrupted", "rate", RUBRICS["image"], [NewItem((one,)) for one in ids], "rolf")
+    page = log_in("rolf")
+    standing(page, 0, 2)
+    page.keyboard.press("5")
+    page.keyboard.press("2")
+    page.get_by_label("Comment").fill("A line at the left edge")
+    expect(page.locator(".ub-saved")).to_have_text("Saved")
+    page.reload()
+    expect(page.get_by_label("Comment")).to_have_value("A line at the left edge")
+    expect(page.locator("[name=ub-realism][value='5']")).to_be_checked()
+    expect(page.locator("[name=ub-anatomy][value='2']")).to_be_checked()
+    studio.process.kill()
+    studio.process.wait()
+    page.get_by_label("Comment").fill("A line at the left edge, and one at the right")
+    expect(page.locator(".ub-saved")).to_contain_text("Not saved yet")
+    studio.process = start(studio.data, int(studio.url.rstrip("/").rpartition(":")[2]))
+    expect(page.locator(".ub-saved")).to_have_text("Saved")
+    page.reload()
+    expect(page.get_by_label("Comment")).to_have_value("A line at the left edge, and one at the right")
+    page.keyboard.press("Escape")
+
+
+def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
+    ids = studio.store.projects.responses(studio.people["mona"], "image")[:4]
+    rubric = Rubric((next(c for c in RUBRICS["image"].criteria if c.name == OVERALL.name),))
+    pairs = [NewItem(tuple(ids[:2])), NewItem(tuple(ids[2:]))]
+    project = make(studio, "A or B", "compare", rubric, pairs, "rita")
+    page = log_in("rita")
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name="A or B").click()
+    for done, key in enumerate("13"):
+        standing(page, done, 2)
+        look(page)
+        page.keyboard.press(key)
+        page.keyboard.press("Enter")
+    expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+    store, rita = studio.store, studio.people["rita"]
+    for side, assignment in zip((1, 0), store.queue.history(rita, project), strict=True):
+        task = store.queue.get(rita, assignment)
+        assert task.draft["choices"] == {"overall": task.order[side]}, "the side that was shown was meant"
+
+
+def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in: LogIn) -> None:
+    ref = studio.store.add_run(
+        studio.people["mona"], task="report", inputs=[Text("Report it.")], outputs=[Text("No left effusion.")], seed=0,
+        settings={}, model_name="nano-secret", model_fingerprint="f" * 64, key="text",
+    )  # fmt: skip
+    project = make(studio, "Reports", "correct", RUBRICS["text"], [NewItem(ref.response_ids)], "ralf")
+    page = log_in("ralf")
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name="Reports").click()
+    standing(page, 0, 1)
+    passage = page.locator(".ub-passage")
+    passage.focus()
+    page.keyboard.press("ArrowRight")
+    page.keyboard.press("Enter")
+    expect(page.locator(".ub-list q")).to_have_text("left")
+    page.get_by_label("Kind of error").select_option("location")
+    page.get_by_label("What it should say").fill("No right effusion.")
+    expect(page.locator(".ub-difference ins")).to_have_text("right")
+    expect(page.locator(".ub-difference del")).to_have_text("left")
+    page.keyboard.press("Escape")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+    (assignment,) = studio.store.queue.history(studio.people["ralf"], project)
+    answer = studio.store.queue.get(studio.people["ralf"], assignment).draft
+    assert answer["text"] == "No right effusion."
+    assert [(span["start"], span["end"], span["error"]) for span in answer["spans"]] == [(3, 7, "location")]
+
+
+def test_a_rater_finds_no_page_of_maintainers(studio: Studio, log_in: LogIn) -> None:
+    page = log_in("rolf")
+    for path in ("projects", "people", "progress", "adjudicate", "rate?project=x&purpose=adjudicate"):
+        page.goto(f"{studio.url}{path}")
+        expect(page.get_by_text("rolf, rater")).to_be_visible()
+        for heading in ("Projects", "People", "Progress and export", "What the raters said"):
+            expect(page.get_by_role("heading", name=heading)).to_have_count(0)
+        assert "nano-secret" not in page.content() and "rita" not in page.content()
+
+
+@pytest.mark.parametrize("width", [1280, 390])
+def test_no_page_has_a_serious_barrier(studio: Studio, log_in: LogIn, axe: str, width: int) -> None:
+    ids = studio.store.projects.responses(studio.people["mona"], "image")
+    make(studio, f"Barriers {width}", "rate", RUBRICS["edit"], [NewItem((ids[0],))], "rolf", "mona")
+    page = log_in("mona", width)
+    checker = Checker(page, axe)
+    expect(page.locator(".ub-item h2")).to_be_visible()
+    page.keyboard.press("m")
+    checker.look("board")
+    page.keyboard.press("?")
+    checker.look("keys")
+    page.keyboard.press("Escape")
+    for name in ("Projects", "Progress", "People"):
+        page.goto(f"{studio.url}{name.lower()}")
+        expect(page.get_by_role("heading", name=name).first).to_be_visible()
+        checker = Checker(page, axe) if not page.evaluate("'axe' in window") else checker
+        checker.look(name)
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name
+    assert checker.found == {}
