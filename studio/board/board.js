@@ -157,6 +157,7 @@ export class Board {
     this.busy = true;
     this.watch.alive();
     try {
+      await this.pictures.loading; // whoever is quick has closed the full size before it was there
       await this.saver.now();
       const { id } = this.task, said_at = new Date().toISOString();
       await call(this.base, "submit",

@@ -68,15 +68,15 @@ class Pictures {
   }
 
   /** Shows all pictures as large as the screen allows, each pixel at least once. It counts when they are there. */
-  async open() {
+  open() {
     const all = [...this.sources.map((src) => ["Source", src]), ...this.outputs.map((output, side) =>
       [this.outputs.length > 1 ? LETTERS[side] : "Output of the model", output.src])];
     if (!all.length) return;
     const figures = all.map(([name, src]) => figure(name, src));
     this.dialog.replaceChildren(button("Close [Esc]", () => this.dialog.close()), div("ub-wall", ...figures));
     this.dialog.showModal();
-    const loads = figures.map((one) => one.querySelector("img").decode());
-    if ((await Promise.allSettled(loads)).every(({ status }) => status === "fulfilled")) this.opened();
+    const loads = Promise.allSettled(figures.map((one) => one.querySelector("img").decode()));
+    this.loading = loads.then((all) => all.every(({ status }) => status === "fulfilled") && this.opened());
   }
 }
 
