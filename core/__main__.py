@@ -1,4 +1,4 @@
-"""The command line: ``python -m core info | run | records | train | evaluate``."""
+"""The command line: ``python -m core info | run | records | train | evaluate | feedback``."""
 
 from __future__ import annotations
 
@@ -6,22 +6,28 @@ import argparse
 import json
 import os
 import sys
+from getpass import getpass
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from core.config import default_model
+from core.config import data_folder, database_url, default_model
 from core.data.records import SPLITS
-from core.errors import PromptError, RecordError, SettingsError, UniMedError
+from core.errors import FeedbackError, PromptError, RecordError, SettingsError, UniMedError
 from core.evaluation import HELP as FEATURES_HELP
 from core.tasks import TASKS, get_task
+
+if TYPE_CHECKING:
+    from core.feedback.studio import StudioStore
 
 SCORERS = "likelihood (of nano), likelihood:FOLDER or clip:HUB_ID"
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Runs a command; 0 when it went well, 2 with a sentence on standard error when the user can mend it."""
+    """Runs a command; 0 when it went well, 1 when it found what should not be, 2 with a sentence on standard error when
+    the user can mend it."""
     options = _parser().parse_args(arguments)
     try:
-        options.command(options)
+        return options.command(options) or 0
     except UniMedError as error:
         print(f"error: {error}", file=sys.stderr)
         return 2
@@ -78,6 +84,9 @@ def _parser() -> argparse.ArgumentParser:
 
     records = commands.add_parser("records", help="make, import, check and filter training records")
     _records_parser(records.add_subparsers(required=True, metavar="COMMAND"))
+
+    feedback = commands.add_parser("feedback", help="the studio's accounts, and the check of its log")
+    _feedback_parser(feedback.add_subparsers(required=True, metavar="COMMAND"))
     return parser
 
 
@@ -120,6 +129,16 @@ def _records_parser(commands: argparse._SubParsersAction) -> None:
     keep.add_argument("--ratings", type=Path, help="JSONL of expert ratings; the mean must reach --gate")
     keep.add_argument("--gate", type=float, default=0.85, help="(default: 0.85)")
     keep.set_defaults(command=_records_filter)
+
+
+def _feedback_parser(commands: argparse._SubParsersAction) -> None:
+    verify = commands.add_parser("verify", help="find edits of the database behind the studio's back; status 1 if any")
+    verify.set_defaults(command=_feedback_verify)
+
+    user = commands.add_parser("user", help="make an account; its password is asked for, or is in UNIMED_PASSWORD")
+    user.add_argument("name")
+    user.add_argument("--role", required=True, help="rater, adjudicator or maintainer; the first is a maintainer")
+    user.set_defaults(command=_feedback_user)
 
 
 def _info(options: argparse.Namespace) -> None:
@@ -247,6 +266,37 @@ def _records_filter(options: argparse.Namespace) -> None:
         print("\n".join(step.lines()))
     write_records(options.out, kept)
     print(options.out)
+
+
+def _studio_store() -> StudioStore:
+    """The store of the studio and the demo, as both of them find it."""
+    from core.feedback.studio import StudioStore
+
+    folder = data_folder()
+    return StudioStore(database_url(folder), folder / "pictures")
+
+
+def _feedback_verify(options: argparse.Namespace) -> int:
+    with _studio_store() as store:
+        found = 0
+        for finding in store.verify():
+            print(finding)
+            found += 1
+        if not found:
+            events, newest = store.log_head()
+            print(f"{events} events, nothing was changed behind the studio's back. The newest event's hash:\n{newest}")
+    return 1 if found else 0
+
+
+def _feedback_user(options: argparse.Namespace) -> None:
+    password = os.environ.get("UNIMED_PASSWORD")
+    if password is None:
+        password = getpass("Password: ")
+        if getpass("Again: ") != password:
+            raise FeedbackError("The two passwords differ", remedy="Try again")
+    with _studio_store() as store:
+        store.people.add(None, options.name, options.role, password)
+    print(f"{options.name} can log in as {options.role}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,13 @@ def checked(kind: str, rubric: Rubric, outputs: list[Output], answer: dict, *, c
         FeedbackError: something is missing, unknown or outside of the image or text, or a text seems to identify a
             patient.
     """
+    try:
+        return _checked(kind, rubric, outputs, answer, complete)
+    except (AttributeError, KeyError, TypeError, ValueError) as error:
+        raise FeedbackError("The answer has a part of another kind", value=type(error).__name__) from error
+
+
+def _checked(kind: str, rubric: Rubric, outputs: list[Output], answer: dict, complete: bool) -> dict:
     own = {"rate": _rating, "compare": _comparison, "correct": _correction}[kind]
     common = {"cannot_judge": None, "confidence": None, "comment": "", "opened": False}
     unknown = set(answer) - set(common) - {"scores", "regions", "spans", "choices", "ranking", "text"}
@@ -61,8 +68,9 @@ def checked(kind: str, rubric: Rubric, outputs: list[Output], answer: dict, *, c
 
 
 def _rating(rubric: Rubric, outputs: list[Output], answer: dict) -> dict:
-    scores = {c.name: answer["scores"][c.name] for c in rubric.criteria if c.name in answer.get("scores", {})}
-    _known("criterion", answer.get("scores", {}), [c.name for c in rubric.criteria])
+    given, names = answer.get("scores") or {}, [c.name for c in rubric.criteria]
+    _known("criterion", given, names)
+    scores = {name: given[name] for name in names if name in given}
     for score in scores.values():
         _one_of("score", score, SCALE)
     return {

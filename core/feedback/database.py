@@ -61,13 +61,19 @@ class Database:
         self._engine.dispose()
 
     @contextmanager
-    def reading(self) -> Iterator[Session]:
+    def reading(self, snapshot: bool = False) -> Iterator[Session]:
         """A transaction that changes nothing.
+
+        Args:
+            snapshot: whether all that is read is of one moment. In SQLite it always is.
 
         Raises:
             FeedbackError: the database does not answer.
         """
-        with self._translated(), Session(self._engine) as session:
+        engine = self._engine
+        if snapshot and not self.is_sqlite:
+            engine = engine.execution_options(isolation_level="REPEATABLE READ")
+        with self._translated(), Session(engine) as session:
             yield session
 
     @contextmanager

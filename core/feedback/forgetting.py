@@ -10,7 +10,7 @@ from itertools import islice
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.feedback import models
+from core.feedback import models, tombstones
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.models import Comparison, Generation, GenerationPicture, Rating, Response
@@ -45,12 +45,13 @@ def summary(session: Session, consent_id: str) -> Summary:
 
 
 def end_consent(database: Database, blobs: Blobs, consent_id: str, now: datetime) -> int:
-    """Deletes all that hangs on a consent, and marks it as withdrawn. Returns how many rows were its own.
+    """Deletes all that hangs on a consent, and marks it as withdrawn; the studio's items that showed some of it are
+    withdrawn as well. Returns how many rows were its own.
 
     Raises:
         FeedbackError: the database cannot be written, and nothing has changed; or a picture cannot be deleted.
     """
-    with database.writing() as session:
+    with database.writing(pictures="deleted") as session:
         # Held until the end, so that nothing can be added meanwhile.
         consent = session.get_one(models.Consent, consent_id, with_for_update=True)
         if consent.withdrawn_at is not None:
@@ -59,6 +60,7 @@ def end_consent(database: Database, blobs: Blobs, consent_id: str, now: datetime
         own = _own_generations(consent_id)
         query = select(GenerationPicture.sha256).where(GenerationPicture.generation_id.in_(own)).distinct()
         pictures = session.scalars(query).all()
+        tombstones.withdraw_items(session, None, set(session.scalars(_with_corrections(consent_id))), now)
         for rows in (Rating, Comparison, Response, Generation):  # their rows take along what others said of them
             session.execute(delete(rows).where(rows.consent_id == consent_id))
         consent.withdrawn_at = now
@@ -89,6 +91,13 @@ def _own_generations(consent_id: str) -> Select:
 
 def _own_response(consent_id: str) -> ColumnElement[bool]:
     return or_(Response.consent_id == consent_id, Response.generation_id.in_(_own_generations(consent_id)))
+
+
+def _with_corrections(consent_id: str) -> Select:
+    """Its responses and the corrections of these, by whomever: they go along."""
+    found = select(Response.id).where(_own_response(consent_id)).cte(recursive=True)
+    found = found.union(select(Response.id).where(Response.corrects_id == found.c.id))
+    return select(found.c.id)
 
 
 def _count(session: Session, query: Select) -> int:

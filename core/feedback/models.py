@@ -7,6 +7,7 @@ a correction is a response of its own that points at the one it corrects.
 
 from __future__ import annotations
 
+import secrets
 from datetime import UTC, datetime
 from typing import Annotated
 from uuid import uuid4
@@ -60,6 +61,10 @@ def new_id() -> str:
     return str(uuid4())
 
 
+def new_salt() -> str:
+    return secrets.token_hex(16)
+
+
 def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     """The constraint that a column holds one of the values. It stands in ``__table_args__``: on a column alembic
     would not see it."""
@@ -72,6 +77,8 @@ Sha256 = Annotated[str, mapped_column(String(64))]
 Words = Annotated[str, mapped_column(Text)]
 Word = Annotated[str, mapped_column(String(32))]
 Created = Annotated[datetime, mapped_column(UTCDateTime, default=utc_now)]
+Salt = Annotated[str | None, mapped_column(String(32), default=new_salt)]
+"""Part of a row's digest, and forgotten with what the row said: or else that could be guessed from the digest."""
 OfConsent = Annotated[str, mapped_column(ForeignKey("consents.id"))]
 
 
@@ -85,7 +92,9 @@ class Base(DeclarativeBase):
             "ck": "ck_%(table_name)s_%(constraint_name)s",
         }
     )
-    type_annotation_map = {datetime: UTCDateTime} | dict.fromkeys((dict, list[dict], list[str], list[int]), JSON)
+    type_annotation_map = {datetime: UTCDateTime} | dict.fromkeys(
+        (dict, list[dict], list[str], list[int]), JSON(none_as_null=True)
+    )
 
 
 class Consent(Base):

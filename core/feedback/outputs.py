@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
+from core.errors import FeedbackError
 from core.feedback.answers import Output
 from core.feedback.models import Generation, Response
 from core.feedback.studio_models import Item
@@ -34,10 +35,24 @@ def output_of(response: Response) -> Output:
     return Output(response.text, response.width or UNKNOWN, response.height or UNKNOWN)
 
 
+def responses_of(session: Session, item: Item) -> list[Response]:
+    """
+    Raises:
+        FeedbackError: the item was withdrawn.
+    """
+    found = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(item.response_ids)))}
+    if item.withdrawn_at is not None or len(found) < len(item.response_ids):
+        raise FeedbackError("This case was withdrawn", remedy="Go on with the next one")
+    return [found[one] for one in item.response_ids]
+
+
 def shown(session: Session, item: Item) -> Shown:
-    responses = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(item.response_ids)))}
-    ordered = [responses[one] for one in item.response_ids]
-    generation = session.get_one(Generation, ordered[0].generation_id)
+    """
+    Raises:
+        FeedbackError: the item was withdrawn.
+    """
+    responses = responses_of(session, item)
+    generation = session.get_one(Generation, responses[0].generation_id)
     names = ("kind", "text", "sha256", "width", "height")
-    outputs = [{name: getattr(response, name) for name in names} for response in ordered]
+    outputs = [{name: getattr(response, name) for name in names} for response in responses]
     return Shown(generation.task, generation.prompt, generation.inputs, outputs)

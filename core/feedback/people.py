@@ -10,7 +10,7 @@ from datetime import timedelta
 
 from argon2 import PasswordHasher
 from argon2.exceptions import Argon2Error, InvalidHashError
-from sqlalchemy import delete, select
+from sqlalchemy import delete, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
@@ -51,18 +51,20 @@ class People:
     def add(
         self, by: Person | None, login: str, role: str, password: str | None = None, subject: str | None = None
     ) -> str:
-        """A new account; the first of a database needs nobody who makes it. Returns its id.
+        """A new account. Returns its id.
 
         Args:
+            by: None for the program itself, at the command line of the machine.
             password: for a local account.
             subject: issuer and subject of an identity provider, for one of its accounts.
 
         Raises:
             FeedbackError: the name is taken or malformed, the password too short, or the role unknown.
-            AccessError: only maintainers make accounts.
+            AccessError: ``by`` is no maintainer.
         """
-        if role not in ROLES:
-            raise FeedbackError("Unknown role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
+        if by is not None:
+            by.need("maintainer")
+        _need_known(role)
         if not _NAME.fullmatch(login):
             remedy = "Use up to 100 letters, digits and . @ + - _"
             raise FeedbackError("A login name has other characters, or too many", value=login, remedy=remedy)
@@ -70,42 +72,54 @@ class People:
             raise FeedbackError("An account needs a password or a subject of an identity provider, not both")
         hashed = None if password is None else _hasher.hash(_long_enough(password))
         with self._database.writing() as session:
-            first = session.scalar(select(User.id).limit(1)) is None
-            if by is not None or not first:
-                _need_maintainer(by)
-            elif role != "maintainer":
+            audit.hold(session)
+            if role != "maintainer" and session.scalar(select(User.id).limit(1)) is None:
                 raise FeedbackError("The first account must be a maintainer's", value=role)
-            user = User(login=login, role=role, password_hash=hashed, subject=subject)
-            if session.scalar(select(User.id).where((User.login == login) | (User.subject == subject))):
+            same = User.login == login if subject is None else or_(User.login == login, User.subject == subject)
+            if session.scalar(select(User.id).where(same)):
                 raise FeedbackError("There is such an account already", value=login, remedy="Choose another name")
+            user = User(login=login, role=role, password_hash=hashed, subject=subject)
             session.add(user)
             audit.record(session, by and by.id, "add", user, after={"role": role})
             return user.id
 
     def everyone(self, by: Person) -> list[Person]:
-        """The accounts that are not disabled."""
+        """The accounts that are not disabled.
+
+        Raises:
+            AccessError: ``by`` is no maintainer.
+        """
         by.need("maintainer")
         with self._database.reading() as session:
             query = select(User).where(User.disabled_at.is_(None)).order_by(User.login)
             return [_person(user) for user in session.scalars(query)]
 
     def change_role(self, by: Person, user_id: str, role: str) -> None:
+        """
+        Raises:
+            AccessError: ``by`` is no maintainer.
+            FeedbackError: there is no such account or role, or the last maintainer would be gone.
+        """
         by.need("maintainer")
-        if role not in ROLES:
-            raise FeedbackError("Unknown role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
+        _need_known(role)
         with self._database.writing() as session:
-            user = _existing(session, user_id)
+            user = existing(session, user_id)
             before, user.role = {"role": user.role}, role
-            _keep_one_maintainer(session)
+            keep_one_maintainer(session)
             audit.record(session, by.id, "change role", user, before=before, after={"role": role})
 
     def change_password(self, by: Person, user_id: str, password: str) -> None:
-        """One's own, or anybody's by a maintainer. All logins of the account end."""
+        """One's own, or anybody's by a maintainer. All logins of the account end.
+
+        Raises:
+            AccessError: ``by`` is neither.
+            FeedbackError: there is no such account with a password, or the new one is too short.
+        """
         if by.id != user_id:
             by.need("maintainer")
         hashed = _hasher.hash(_long_enough(password))
         with self._database.writing() as session:
-            user = _existing(session, user_id)
+            user = existing(session, user_id)
             if user.password_hash is None:
                 raise FeedbackError("That account has its password elsewhere", value=user.login)
             user.password_hash = hashed
@@ -113,12 +127,17 @@ class People:
             audit.record(session, by.id, "change password", user)
 
     def disable(self, by: Person, user_id: str) -> None:
-        """Ends an account; what it has said stays."""
+        """Ends an account; what it has said stays.
+
+        Raises:
+            AccessError: ``by`` is no maintainer.
+            FeedbackError: there is no such account, or it is the last maintainer's.
+        """
         by.need("maintainer")
         with self._database.writing() as session:
-            user = _existing(session, user_id)
+            user = existing(session, user_id)
             user.disabled_at = utc_now()
-            _keep_one_maintainer(session)
+            keep_one_maintainer(session)
             session.execute(delete(Login).where(Login.user_id == user_id))
             audit.record(session, by.id, "disable", user)
 
@@ -177,20 +196,32 @@ def _long_enough(password: str) -> str:
     return password
 
 
-def _need_maintainer(by: Person | None) -> None:
-    if by is None:
-        raise AccessError("There are accounts already", remedy="Let a maintainer add you")
-    by.need("maintainer")
+def _need_known(role: str) -> None:
+    if role not in ROLES:
+        raise FeedbackError("Unknown role", value=role, remedy=f"Use one of {', '.join(ROLES)}")
 
 
-def _existing(session: Session, user_id: str) -> User:
-    user = session.get(User, user_id)
-    if user is None or user.disabled_at is not None:
+def existing(session: Session, user_id: str, *, disabled: bool = False) -> User:
+    """An account, which nobody else changes until the transaction ends.
+
+    Args:
+        disabled: whether one that has ended is found, too.
+
+    Raises:
+        FeedbackError: there is none.
+    """
+    user = session.get(User, user_id, with_for_update=True)
+    if user is None or (user.disabled_at is not None and not disabled):
         raise FeedbackError("There is no such account", value=user_id)
     return user
 
 
-def _keep_one_maintainer(session: Session) -> None:
+def keep_one_maintainer(session: Session) -> None:
+    """
+    Raises:
+        FeedbackError: there would be none.
+    """
+    audit.hold(session)  # or else two could end each other at once
     session.flush()
     if session.scalar(select(User.id).where(User.role == "maintainer", User.disabled_at.is_(None)).limit(1)) is None:
         raise FeedbackError("The last maintainer must stay one", remedy="Make somebody else a maintainer first")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -14,13 +13,13 @@ from core.errors import AccessError, FeedbackError
 from core.feedback import audit
 from core.feedback.answers import checked
 from core.feedback.database import Database
-from core.feedback.models import Case, Generation, Response, new_id
+from core.feedback.models import Generation, Response, new_id
 from core.feedback.outputs import output_of
 from core.feedback.people import Person
 from core.feedback.rubric import Plan, Rubric
 from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Member, Project, User
 
-BATCH = 1000
+BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -74,9 +73,13 @@ class Projects:
 
     def add_items(self, by: Person, project_id: str, items: Iterable[NewItem]) -> int:
         """Adds items, in an order that the plan's seed decides; only while the project is a draft. Returns how many
-        it has now."""
+        it has now.
+
+        Raises:
+            FeedbackError: the project has begun, or an item cannot be judged in it.
+        """
         by.need("maintainer")
-        with self._database.writing() as session:
+        with self._database.writing(pictures="kept") as session:  # no response is withdrawn meanwhile
             project = _existing(session, project_id)
             if project.state != "draft":
                 raise FeedbackError("The project has begun: its items stay", value=project.name, remedy="Make another")
@@ -85,26 +88,32 @@ class Projects:
             first = session.scalar(select(func.count()).where(Item.project_id == project_id))
             for start in range(0, len(rows), BATCH):
                 batch = rows[start : start + BATCH]
-                values = [self._item(session, project, rubric, first + start + i, row) for i, row in enumerate(batch)]
-                session.execute(insert(Item), values)
+                ids = {one for new in batch for one in new.response_ids}
+                shown = audit.contents(session, ids)
+                outputs = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(ids)))}
+                values = [self._item(project, rubric, new, outputs, shown) for new in batch]
+                session.execute(insert(Item), [{**of, "place": first + start + i} for i, of in enumerate(values)])
             audit.record_items(session, by.id, project_id)
             return first + len(rows)
 
     @staticmethod
-    def _item(session: Session, project: Project, rubric: Rubric, place: int, new: NewItem) -> dict:
+    def _item(
+        project: Project, rubric: Rubric, new: NewItem, there: dict[str, Response], digests: dict[str, str]
+    ) -> dict:
         ids = list(new.response_ids)
-        shown = audit.content(session, ids)
-        if shown is None or len(set(ids)) < len(ids):
+        shown = audit.content(digests, ids)
+        if not ids or shown is None or len(set(ids)) < len(ids):
             raise FeedbackError("An item needs responses that are there, each once", value=ids)
         if (len(ids) > 1) != (project.kind == "compare"):
             raise FeedbackError(f"A project of the kind {project.kind} cannot have {len(ids)} outputs to an item")
-        responses = [session.get_one(Response, one) for one in ids]
+        responses = [there[one] for one in ids]
         if project.kind == "correct" and responses[0].kind != "text":
             raise FeedbackError("Only a text can be corrected", value=ids[0], remedy="Rate the image instead")
-        gold = new.gold and checked(project.kind, rubric, [output_of(response) for response in responses], new.gold)
+        outputs = [output_of(response) for response in responses]
+        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True})
         return {
-            "id": new_id(), "project_id": project.id, "place": place, "response_ids": ids,
-            "content_sha256": audit.sha256(shown), "gold": gold, "repeated": new.repeated, "taken": 0,
+            "id": new_id(), "project_id": project.id, "response_ids": ids, "content_sha256": shown,
+            "gold": gold, "repeated": new.repeated, "taken": 0,
         }  # fmt: skip
 
     def add_member(self, by: Person, project_id: str, user_id: str, purpose: str = "judge") -> None:
@@ -115,7 +124,7 @@ class Projects:
         """
         by.need("maintainer")
         with self._database.writing() as session:
-            _existing(session, project_id)
+            project = _existing(session, project_id)
             user = session.get(User, user_id)
             if user is None or user.disabled_at is not None:
                 raise FeedbackError("There is no such account", value=user_id)
@@ -130,7 +139,10 @@ class Projects:
                 return
             if parts:
                 raise FeedbackError("Nobody can rate and adjudicate in one project", value=user.login)
-            member = Member(project_id=project_id, user_id=user_id, purpose=purpose)
+            place = session.scalar(
+                select(func.count()).where(Member.project_id == project.id, Member.purpose == purpose)
+            )
+            member = Member(project_id=project.id, user_id=user_id, purpose=purpose, place=place)
             session.add(member)
             audit.record(session, by.id, "let take part", member)
 
@@ -202,30 +214,25 @@ class Projects:
             return _info(session, project)
 
 
-def need_part(session: Session, person: Person, project: Project | None, purpose: str | None = None) -> None:
+def need_part(
+    session: Session, person: Person, project: Project | None, purpose: str | None = None, *, hold: bool = False
+) -> None:
     """
+    Args:
+        hold: that nobody ends or withdraws the account until the transaction ends.
+
     Raises:
         AccessError: the project is not open to this person, or not there; it does not tell which.
     """
-    if project is not None and project.state == "open":
-        query = select(Member.purpose).where(Member.project_id == project.id, Member.user_id == person.id)
+    if project is not None and project.state == "open" and (purpose != "adjudicate" or person.role != "rater"):
+        query = select(Member.purpose).join(User, Member.user_id == User.id)
+        query = query.where(Member.project_id == project.id, User.id == person.id, User.disabled_at.is_(None))
+        if hold:
+            query = query.with_for_update(read=True, key_share=True, of=User)
         parts = session.scalars(query).all()
         if purpose in parts or (purpose is None and parts):
             return
     raise _unseen()
-
-
-def add_case(session: Session, source: str, patient: str, name: str) -> str:
-    """The id of a patient's examination, which is new when it was not seen before. Of the patient only a digest is
-    kept."""
-    patient_hash = hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
-    query = select(Case.id).where(Case.patient_hash == patient_hash, Case.name == name)
-    if (found := session.scalar(query)) is None:
-        case = Case(patient_hash=patient_hash, name=name, source=source)
-        session.add(case)
-        session.flush()
-        found = case.id
-    return found
 
 
 def _info(session: Session, project: Project) -> ProjectInfo:
@@ -235,7 +242,7 @@ def _info(session: Session, project: Project) -> ProjectInfo:
 
 
 def _existing(session: Session, project_id: str) -> Project:
-    project = session.get(Project, project_id)
+    project = session.get(Project, project_id, with_for_update=True)
     if project is None:
         raise FeedbackError("There is no such project", value=project_id)
     return project

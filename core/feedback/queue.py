@@ -1,35 +1,35 @@
 """From a project's items to judgements: what comes next for whom, what was entered, what counts.
 
-No item is lost or given twice when somebody disappears: an item that is taken is leased, and goes back to the queue
-when the lease has run out. What was entered is saved with every field and comes back, also to another browser.
+What was entered is saved with every field and comes back, also to another browser. What was said for good is never
+changed: a revision is a new version of it.
 """
 
 from __future__ import annotations
 
-import random
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from sqlalchemy import delete, exists, func, select, update
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
 from core.feedback import audit
-from core.feedback.answers import checked, disputed
+from core.feedback.answers import checked
+from core.feedback.counting import counting, dispute, newest
 from core.feedback.database import Database
-from core.feedback.models import Response, utc_now
-from core.feedback.outputs import Shown, output_of, shown
+from core.feedback.dealing import Dealer
+from core.feedback.models import utc_now
+from core.feedback.outputs import Shown, output_of, responses_of, shown
 from core.feedback.people import Person
 from core.feedback.projects import need_part
 from core.feedback.rubric import Plan, Rubric
 from core.feedback.screen import screened
-from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Member, Project
+from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Project
 
-PRIME = 2_147_483_647
-"""Places are permuted modulo this prime: another order for each person, which the database can sort by."""
 PACE_OF = 20
 """Judgements that the time for the remaining ones is estimated from."""
+DAY_SECONDS = 24 * 3600.0
 
 
 @dataclass(frozen=True)
@@ -42,6 +42,7 @@ class Task:
         version: of the answer that counts; 0 before there is one.
         revisable: whether that may still be changed.
         others: for an adjudicator, the raters' answers without their names.
+        why: for an adjudicator, what they disagree on.
     """
 
     id: str
@@ -80,126 +81,38 @@ class Queue:
             AccessError: the project is not open to this person in this part.
         """
         with self._database.writing() as session:
-            project, plan = self._open(session, person, project_id, purpose)
+            project = _held(session, project_id)
+            need_part(session, person, project, purpose)
             now = utc_now()
-            _take_back(session, project_id, now)
-            assignment = self._unfinished(session, person, project_id, purpose) or self._new(
-                session, person, project, plan, purpose, now
-            )
-            if assignment is None:
-                return None
-            assignment.leased_until = now + timedelta(minutes=plan.lease_minutes)
-            return _task(session, project, plan, assignment, now)
+            assignment = Dealer(session, person, project, purpose, now).next()
+            return assignment and _task(session, project, assignment, now)
 
     def get(self, person: Person, assignment_id: str) -> Task:
         """An item that this person has, or has judged.
 
         Raises:
             AccessError: it is not this person's.
+            FeedbackError: it was withdrawn.
         """
         with self._database.reading() as session:
             assignment = _own(session, person, assignment_id)
             project = session.get_one(Project, assignment.project_id)
             need_part(session, person, project, assignment.purpose)
-            return _task(session, project, Plan.from_json(project.plan), assignment, utc_now())
+            return _task(session, project, assignment, utc_now())
 
     def history(self, person: Person, project_id: str, purpose: str = "judge", limit: int = 50) -> list[str]:
-        """The items that this person has judged, the newest first."""
+        """The items that this person has judged, the newest first.
+
+        Raises:
+            AccessError: the project is not open to this person in this part.
+        """
         with self._database.reading() as session:
             need_part(session, person, session.get(Project, project_id), purpose)
-            query = select(Assignment.id).where(
+            query = select(Assignment.id).join(Item, Assignment.item_id == Item.id).where(
                 Assignment.user_id == person.id, Assignment.project_id == project_id, Assignment.purpose == purpose,
-                Assignment.submitted_at.is_not(None),
+                Assignment.submitted_at.is_not(None), Item.withdrawn_at.is_(None),
             ).order_by(Assignment.submitted_at.desc()).limit(limit)  # fmt: skip
             return list(session.scalars(query))
-
-    def _open(self, session: Session, person: Person, project_id: str, purpose: str) -> tuple[Project, Plan]:
-        project = session.get(Project, project_id, with_for_update=True)  # one at a time deals items out
-        need_part(session, person, project, purpose)
-        return project, Plan.from_json(project.plan)
-
-    @staticmethod
-    def _unfinished(session: Session, person: Person, project_id: str, purpose: str) -> Assignment | None:
-        query = select(Assignment).where(
-            Assignment.user_id == person.id, Assignment.project_id == project_id, Assignment.purpose == purpose,
-            Assignment.submitted_at.is_(None), Assignment.leased_until.is_not(None),
-        ).order_by(Assignment.assigned_at).limit(1)  # fmt: skip
-        return session.scalar(query)
-
-    def _new(
-        self, session: Session, person: Person, project: Project, plan: Plan, purpose: str, now: datetime
-    ) -> Assignment | None:
-        mine = aliased(Assignment)
-        had = exists().where(mine.item_id == Item.id, mine.user_id == person.id, mine.purpose == purpose)
-        free = select(Item).where(Item.project_id == project.id, Item.withdrawn_at.is_(None))
-        if purpose == "adjudicate":
-            others = aliased(Assignment)
-            taken = exists().where(
-                others.item_id == Item.id, others.purpose == purpose, others.leased_until.is_not(None)
-            )
-            query = free.where(Item.disputed.is_not(None), ~taken).order_by(Item.place)
-            return self._assign(session, person, session.scalar(query.limit(1)), purpose, 0, now, plan)
-        query = free.where(~had)
-        if plan.design == "open":
-            query = query.where(Item.taken < plan.overlap)
-        elif plan.design == "split":
-            query = query.where(Item.place % plan.groups == self._group(session, person, project.id, plan))
-        seed = random.Random(f"{plan.order_seed}/{person.id}")
-        factor, shift = seed.randrange(1, 2**31), seed.randrange(2**31)
-        ordered = query.order_by((Item.place * factor + shift) % PRIME)
-        item = session.scalar(ordered.limit(1))
-        if item is not None:
-            return self._assign(session, person, item, purpose, 0, now, plan) or self._again(
-                session, person, project.id, plan, now
-            )
-        return self._back(session, person, project, plan, now) or self._again(session, person, project.id, plan, now)
-
-    def _back(self, session: Session, person: Person, project: Project, plan: Plan, now: datetime) -> Assignment | None:
-        """An item that was taken back from this person, if it still needs somebody."""
-        query = select(Assignment).join(Item, Assignment.item_id == Item.id).where(
-            Assignment.user_id == person.id, Assignment.project_id == project.id, Assignment.purpose == "judge",
-            Assignment.submitted_at.is_(None), Assignment.leased_until.is_(None), Item.withdrawn_at.is_(None),
-        )  # fmt: skip
-        if plan.design == "open":
-            query = query.where(Item.taken < plan.overlap)
-        assignment = session.scalar(query.order_by(Assignment.assigned_at).limit(1))
-        if assignment is not None and assignment.occasion == 0:
-            session.get_one(Item, assignment.item_id).taken += 1
-        return assignment
-
-    def _again(self, session: Session, person: Person, project_id: str, plan: Plan, now: datetime) -> Assignment | None:
-        """An item for the second time, once the washout is over."""
-        second = aliased(Assignment)
-        had = exists().where(second.item_id == Item.id, second.user_id == person.id, second.occasion == 1)
-        query = select(Item).join(Assignment, Assignment.item_id == Item.id).where(
-            Item.project_id == project_id, Item.repeated, Item.withdrawn_at.is_(None), ~had,
-            Assignment.user_id == person.id, Assignment.purpose == "judge", Assignment.occasion == 0,
-            Assignment.submitted_at <= now - timedelta(days=plan.washout_days),
-        ).order_by(Assignment.submitted_at)  # fmt: skip
-        return self._assign(session, person, session.scalar(query.limit(1)), "judge", 1, now, plan)
-
-    @staticmethod
-    def _group(session: Session, person: Person, project_id: str, plan: Plan) -> int:
-        query = select(Member.user_id).where(Member.project_id == project_id, Member.purpose == "judge")
-        return sorted(session.scalars(query)).index(person.id) % plan.groups
-
-    @staticmethod
-    def _assign(
-        session: Session, person: Person, item: Item | None, purpose: str, occasion: int, now: datetime, plan: Plan
-    ) -> Assignment | None:
-        if item is None:
-            return None
-        order = list(range(len(item.response_ids)))
-        random.SystemRandom().shuffle(order)
-        assignment = Assignment(
-            project_id=item.project_id, item_id=item.id, user_id=person.id, purpose=purpose, occasion=occasion,
-            shown=order, assigned_at=now, leased_until=now + timedelta(minutes=plan.lease_minutes),
-        )  # fmt: skip
-        session.add(assignment)
-        if purpose == "judge" and occasion == 0:
-            item.taken += 1
-        session.flush()
-        return assignment
 
     # What is entered
 
@@ -208,17 +121,22 @@ class Queue:
 
         Raises:
             AccessError: it is not this person's.
-            FeedbackError: a part of it cannot be stored; what was saved before stays.
+            FeedbackError: a part of it cannot be stored, and what was saved before stays; or the item was withdrawn,
+                or the time for corrections is over.
         """
         with self._database.writing() as session:
             assignment = _own(session, person, assignment_id)
             project = session.get_one(Project, assignment.project_id)
-            need_part(session, person, project, assignment.purpose)
+            need_part(session, person, project, assignment.purpose, hold=True)
             said = _checked(session, project, assignment, answer, complete=False)
-            now = utc_now()
-            if assignment.submitted_at is None:
-                lease = timedelta(minutes=Plan.from_json(project.plan).lease_minutes)
-                assignment.leased_until = assignment.leased_until and now + lease
+            plan, now = Plan.from_json(project.plan), utc_now()
+            _need_revisable(assignment, plan, now)
+            leased = (
+                Assignment.id == assignment_id, Assignment.submitted_at.is_(None), Assignment.leased_until.is_not(None),
+            )  # fmt: skip
+            # Asked anew, not of what was read above: others may have taken it back since.
+            until = now + timedelta(minutes=plan.lease_minutes)
+            session.execute(update(Assignment).where(*leased).values(leased_until=until))
             values = {"answer": said, "active_seconds": _seconds(active_seconds), "saved_at": now}
             insert = self._database.insert(Draft).values(assignment_id=assignment_id, **values)
             session.execute(insert.on_conflict_do_update(index_elements=["assignment_id"], set_=values))
@@ -232,50 +150,58 @@ class Queue:
 
         Raises:
             AccessError: it is not this person's.
-            FeedbackError: something is missing, or the time for corrections is over.
+            FeedbackError: something is missing, the item was withdrawn, or the time for corrections is over.
         """
         with self._database.writing() as session:
             assignment = _own(session, person, assignment_id)
-            project = session.get(Project, assignment.project_id, with_for_update=True)
-            need_part(session, person, project, assignment.purpose)
-            item, plan, now = session.get_one(Item, assignment.item_id), Plan.from_json(project.plan), utc_now()
-            if item.withdrawn_at is not None:
-                raise FeedbackError("This case was withdrawn", remedy="Go on with the next one")
+            project = _held(session, assignment.project_id)
+            session.refresh(assignment)  # others may have taken it back before we held the project
+            need_part(session, person, project, assignment.purpose, hold=True)
             said = _checked(session, project, assignment, answer) | {"shown": assignment.shown}
-            last = _newest(session, assignment_id)
+            last = newest(session, assignment_id)
+            if last is not None and last.answer == said:
+                return last.version
             if last is not None:
-                if last.answer == said:
-                    return last.version
-                _need_revisable(assignment, plan, now)
+                _need_revisable(assignment, Plan.from_json(project.plan), utc_now())
                 if not (reason := screened(reason).strip()):
                     raise FeedbackError("A revision needs a reason", remedy="Say in a few words why")
             judgement = Judgement(
-                assignment_id=assignment_id, project_id=project.id, item_id=item.id, user_id=person.id,
+                assignment_id=assignment_id, project_id=project.id, item_id=assignment.item_id, user_id=person.id,
                 purpose=assignment.purpose, occasion=assignment.occasion, version=last.version + 1 if last else 1,
-                answer=said, reason=reason or None, active_seconds=_seconds(active_seconds), said_at=said_at,
+                answer=said, reason=reason if last else None, active_seconds=_seconds(active_seconds), said_at=said_at,
             )  # fmt: skip
             session.add(judgement)
             session.execute(delete(Draft).where(Draft.assignment_id == assignment_id))
-            if last is None:
-                if assignment.leased_until is None and assignment.purpose == "judge" and assignment.occasion == 0:
-                    item.taken += 1  # it was taken back meanwhile
-                assignment.submitted_at = assignment.leased_until = now
-            before = last and {"version": last.version, "sha256": audit.digest(last)}
+            self._settle(session, project, assignment)
+            # The reason stands with the judgement alone: what is in the log cannot be forgotten.
             audit.record(
-                session, person.id, "revise" if last else "judge", judgement, before=before,
-                after={"version": judgement.version, "item": item.id}, reason=judgement.reason, said_at=said_at,
+                session, person.id, "revise" if last else "judge", judgement,
+                before=last and {"version": last.version, "sha256": audit.digest(last)},
+                after={"version": judgement.version, "item": judgement.item_id}, said_at=said_at,
             )  # fmt: skip
-            if assignment.purpose == "judge":
-                item.disputed = _dispute(session, project, plan, item)
             return judgement.version
+
+    @staticmethod
+    def _settle(session: Session, project: Project, assignment: Assignment) -> None:
+        """Brings the item and the assignment up to date with what was said."""
+        item = session.get_one(Item, assignment.item_id)
+        if assignment.submitted_at is None:
+            if assignment.leased_until is None and assignment.purpose == "judge" and assignment.occasion == 0:
+                item.taken += 1  # it was taken back meanwhile; what was done is kept all the same
+            assignment.submitted_at = assignment.leased_until = utc_now()
+        if assignment.purpose == "judge":
+            item.disputed = dispute(project.kind, Plan.from_json(project.plan), counting(session, [item.id])[item.id])
 
     # How far it is
 
     def progress(self, person: Person, project_id: str, purpose: str = "judge") -> Progress:
+        """
+        Raises:
+            AccessError: the project is not open to this person in this part.
+        """
         with self._database.reading() as session:
             project = session.get(Project, project_id)
             need_part(session, person, project, purpose)
-            plan = Plan.from_json(project.plan)
             own = (
                 Judgement.user_id == person.id, Judgement.project_id == project_id, Judgement.purpose == purpose,
                 Judgement.version == 1,
@@ -283,49 +209,13 @@ class Queue:
             done = session.scalar(select(func.count()).select_from(Judgement).where(*own))
             query = select(Judgement.active_seconds).where(*own).order_by(Judgement.created_at.desc()).limit(PACE_OF)
             paces = list(session.scalars(query))
-            left = self._left(session, person, project_id, plan, purpose)
+            left = Dealer(session, person, project, purpose, utc_now()).left()
         return Progress(done, done + left, left * median(paces) if paces else None)
 
-    def _left(self, session: Session, person: Person, project_id: str, plan: Plan, purpose: str) -> int:
-        """Items that would come to this person if nobody else went on."""
-        judged = exists().where(
-            Assignment.item_id == Item.id, Assignment.user_id == person.id, Assignment.purpose == purpose,
-            Assignment.submitted_at.is_not(None),
-        )  # fmt: skip
-        held = exists().where(
-            Assignment.item_id == Item.id, Assignment.user_id == person.id, Assignment.purpose == purpose,
-            Assignment.leased_until.is_not(None),
-        )  # fmt: skip
-        query = select(func.count()).select_from(Item)
-        query = query.where(Item.project_id == project_id, Item.withdrawn_at.is_(None), ~judged)
-        if purpose == "adjudicate":
-            others = exists().where(
-                Assignment.item_id == Item.id, Assignment.purpose == purpose, Assignment.submitted_at.is_not(None)
-            )
-            return session.scalar(query.where(Item.disputed.is_not(None), ~others))
-        if plan.design == "open":
-            query = query.where((Item.taken < plan.overlap) | held)
-        elif plan.design == "split":
-            query = query.where(Item.place % plan.groups == self._group(session, person, project_id, plan))
-        twice = exists().where(
-            Assignment.item_id == Item.id, Assignment.user_id == person.id, Assignment.occasion == 1,
-            Assignment.submitted_at.is_not(None),
-        )  # fmt: skip
-        again = select(func.count()).select_from(Item).where(
-            Item.project_id == project_id, Item.withdrawn_at.is_(None), Item.repeated, judged, ~twice
-        )  # fmt: skip
-        return session.scalar(query) + session.scalar(again)
 
-
-def _take_back(session: Session, project_id: str, now: datetime) -> None:
-    """Ends the leases that have run out. What was entered stays, for when that person comes back."""
-    expired = (
-        Assignment.project_id == project_id, Assignment.submitted_at.is_(None), Assignment.leased_until <= now,
-    )  # fmt: skip
-    query = select(Assignment.item_id).where(*expired, Assignment.purpose == "judge", Assignment.occasion == 0)
-    for item_id in session.scalars(query).all():
-        session.execute(update(Item).where(Item.id == item_id).values(taken=Item.taken - 1))
-    session.execute(update(Assignment).where(*expired).values(leased_until=None))
+def _held(session: Session, project_id: str) -> Project | None:
+    """The project, which nobody else deals from or submits to until the transaction ends."""
+    return session.get(Project, project_id, with_for_update=True)
 
 
 def _own(session: Session, person: Person, assignment_id: str) -> Assignment:
@@ -335,57 +225,40 @@ def _own(session: Session, person: Person, assignment_id: str) -> Assignment:
     return assignment
 
 
-def _outputs(session: Session, item: Item) -> list:
-    responses = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(item.response_ids)))}
-    return [output_of(responses[one]) for one in item.response_ids]
-
-
 def _checked(session: Session, project: Project, assignment: Assignment, answer: dict, complete: bool = True) -> dict:
-    outputs = _outputs(session, session.get_one(Item, assignment.item_id))
-    return checked(project.kind, Rubric.from_json(project.rubric), outputs, answer, complete=complete)
+    responses = responses_of(session, session.get_one(Item, assignment.item_id))
+    outputs, rubric = [output_of(response) for response in responses], Rubric.from_json(project.rubric)
+    return checked(project.kind, rubric, outputs, answer, complete=complete)
 
 
-def _newest(session: Session, assignment_id: str) -> Judgement | None:
-    query = select(Judgement).where(Judgement.assignment_id == assignment_id, Judgement.withdrawn_at.is_(None))
-    return session.scalar(query.order_by(Judgement.version.desc()).limit(1))
+def _is_revisable(assignment: Assignment, plan: Plan, now: datetime) -> bool:
+    until = assignment.submitted_at and assignment.submitted_at + timedelta(minutes=plan.correction_minutes)
+    return until is None or now <= until
 
 
 def _need_revisable(assignment: Assignment, plan: Plan, now: datetime) -> None:
-    if now - assignment.submitted_at > timedelta(minutes=plan.correction_minutes):
+    if not _is_revisable(assignment, plan, now):
         raise FeedbackError("The time for corrections is over", remedy="Ask a maintainer for an adjudication")
 
 
 def _seconds(value: float) -> float:
-    return min(max(float(value), 0.0), 24 * 3600.0)
+    return min(float(value), DAY_SECONDS) if value > 0 else 0.0
 
 
-def _task(session: Session, project: Project, plan: Plan, assignment: Assignment, now: datetime) -> Task:
-    item = session.get_one(Item, assignment.item_id)
-    if item.withdrawn_at is not None:
-        raise FeedbackError("This case was withdrawn", remedy="Go on with the next one")
-    draft, last = session.get(Draft, assignment.id), _newest(session, assignment.id)
+def _task(session: Session, project: Project, assignment: Assignment, now: datetime) -> Task:
+    item, plan = session.get_one(Item, assignment.item_id), Plan.from_json(project.plan)
+    draft, last = session.get(Draft, assignment.id), newest(session, assignment.id)
     others: list[dict] = []
     if assignment.purpose == "adjudicate":
-        others = [j.answer for j in counting(session, item.id) if j.occasion == 0]
-    inside = last is None or now - assignment.submitted_at <= timedelta(minutes=plan.correction_minutes)
+        others = [_plain(judgement.answer) for judgement in counting(session, [item.id])[item.id]]
     return Task(
         assignment.id, project.id, project.kind, Rubric.from_json(project.rubric), shown(session, item),
-        assignment.shown, draft.answer if draft else last.answer if last else {},
-        draft.active_seconds if draft else 0.0, last.version if last else 0, inside, others, item.disputed,
+        assignment.shown, draft.answer if draft else _plain(last.answer) if last else {},
+        draft.active_seconds if draft else 0.0, last.version if last else 0, _is_revisable(assignment, plan, now),
+        others, item.disputed if assignment.purpose == "adjudicate" else None,
     )  # fmt: skip
 
 
-def counting(session: Session, item_id: str, purpose: str = "judge") -> list[Judgement]:
-    """The judgements of an item that count: the newest version of each that was not withdrawn."""
-    newest: dict[str, Judgement] = {}
-    query = select(Judgement).where(Judgement.item_id == item_id, Judgement.purpose == purpose)
-    for judgement in session.scalars(query.order_by(Judgement.version)):
-        if judgement.withdrawn_at is None:
-            newest[judgement.assignment_id] = judgement
-    return sorted(newest.values(), key=lambda judgement: judgement.id)
-
-
-def _dispute(session: Session, project: Project, plan: Plan, item: Item) -> str | None:
-    said = [judgement.answer for judgement in counting(session, item.id) if judgement.occasion == 0]
-    needed = plan.overlap if plan.design == "open" else 2
-    return disputed(project.kind, said, plan.dispute_range) if len(said) >= needed else None
+def _plain(answer: dict) -> dict:
+    """An answer as it was given: without the order on the screen, which is written down with it."""
+    return {name: value for name, value in answer.items() if name != "shown"}

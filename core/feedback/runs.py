@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
 from core.feedback.database import Database
-from core.feedback.models import ModelVersion, Response
+from core.feedback.models import Case, ModelVersion, Response
 from core.feedback.screen import screened, storable
 from core.sequence import Segment, Text
 
@@ -77,6 +78,18 @@ def model_version(database: Database, session: Session, name: str, fingerprint: 
         if found.fingerprint == fingerprint:
             return found.id
     raise FeedbackError("Two model versions have the same name", value=name, remedy="Rename one of them")
+
+
+def patient_hash(source: str, patient: str) -> str:
+    """All that is kept of a patient's name or number in a source."""
+    return hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
+
+
+def case(database: Database, session: Session, source: str, patient: str, name: str) -> str:
+    """The id of a patient's examination, which is new when it was not seen before."""
+    of = {"patient_hash": patient_hash(source, patient), "name": name}
+    database.add_new(session, Case, {**of, "source": source})
+    return session.scalars(select(Case.id).filter_by(**of)).one()
 
 
 def json_able(settings: dict) -> dict:

@@ -5,14 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
-from core.feedback import audit, runs
+from core.feedback import audit, rights, runs, verification
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.export import Exports
 from core.feedback.models import Generation, GenerationPicture
 from core.feedback.people import People, Person
-from core.feedback.projects import Projects, add_case
+from core.feedback.projects import Projects
 from core.feedback.queue import Queue
+from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
 from core.sequence import Image, Segment, Sequence
 
@@ -55,6 +56,7 @@ class StudioStore:
             case: source, patient and examination that it is about; of the patient only a digest is kept.
 
         Raises:
+            AccessError: only a maintainer may.
             FeedbackError: a text seems to identify a patient, or it cannot be written.
         """
         by.need("maintainer")
@@ -75,13 +77,27 @@ class StudioStore:
             for image in pictures.values():  # again, where a withdrawal has deleted the file since
                 self.blobs.put(image)
             values["model_version_id"] = runs.model_version(self.database, session, model_name, model_fingerprint)
-            values["case_id"] = add_case(session, *case) if case else None
+            values["case_id"] = runs.case(self.database, session, *case) if case else None
             if self.database.add_new(session, Generation, values):
                 session.add_all(GenerationPicture(generation_id=ref.id, sha256=sha256) for sha256 in pictures)
                 session.add_all(runs.response(ref, place, output) for place, output in enumerate(outputs))
         return ref
 
     def verify(self) -> Iterator[str]:
-        """Every place where the log and the tables are not as they were left; see ``core.feedback.audit``."""
+        """Every place where the log and the tables are not as they were left, in words; nothing when all is well."""
+        with self.database.reading(snapshot=True) as session:
+            yield from verification.verify(session)
+
+    def log_head(self) -> tuple[int, str]:
+        """How many events the log has, and the hash of the newest: written down elsewhere, it shows whether somebody
+        has written the whole log anew."""
         with self.database.reading() as session:
-            yield from audit.verify(session)
+            return audit.head(session)
+
+    def withdraw_person(self, by: Person, user_id: str) -> Withdrawn:
+        """See ``core.feedback.rights``."""
+        return rights.withdraw_person(self.database, by, user_id)
+
+    def withdraw_patient(self, by: Person, source: str, patient: str) -> Withdrawn:
+        """See ``core.feedback.rights``."""
+        return rights.withdraw_patient(self.database, self.blobs, by, source, patient)

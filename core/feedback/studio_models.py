@@ -12,7 +12,7 @@ from typing import Annotated
 from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.feedback.models import Base, Created, Id, Sha256, Word, Words, one_of
+from core.feedback.models import Base, Created, Id, Salt, Sha256, Word, Words, one_of
 
 ROLES = ("rater", "adjudicator", "maintainer")
 KINDS = ("rate", "compare", "correct")
@@ -39,6 +39,7 @@ class User(Base):
     role: Mapped[Word]
     password_hash: Mapped[Words | None]
     subject: Mapped[str | None] = mapped_column(String(500), unique=True)
+    salt: Mapped[Salt]
     created_at: Mapped[Created]
     disabled_at: Mapped[datetime | None]
 
@@ -72,7 +73,7 @@ class Project(Base):
 
 
 class Member(Base):
-    """That somebody takes part in a project, as what."""
+    """That somebody takes part in a project, as what, and as which one of those: groups are dealt by ``place``."""
 
     __tablename__ = "members"
     __table_args__ = (Index(None, "user_id"), one_of("purpose", PURPOSES))
@@ -80,6 +81,7 @@ class Member(Base):
     project_id: Mapped[OfProject] = mapped_column(primary_key=True)
     user_id: Mapped[OfUser] = mapped_column(primary_key=True)
     purpose: Mapped[Word] = mapped_column(primary_key=True)
+    place: Mapped[int] = mapped_column(SmallInteger)
 
 
 class Item(Base):
@@ -99,7 +101,7 @@ class Item(Base):
     gold: Mapped[dict | None]
     repeated: Mapped[bool]
     taken: Mapped[int] = mapped_column(SmallInteger, default=0)
-    """How many people have judged it, or have it in their hands."""
+    """How many people have judged it, or have it in their hands, for the first time."""
     disputed: Mapped[Words | None]
     """Why it calls for an adjudicator."""
     withdrawn_at: Mapped[datetime | None]
@@ -163,6 +165,7 @@ class Judgement(Base):
     occasion: Mapped[int] = mapped_column(SmallInteger)
     version: Mapped[int] = mapped_column(SmallInteger)
     answer: Mapped[dict | None]
+    salt: Mapped[Salt]
     reason: Mapped[Words | None]
     active_seconds: Mapped[float]
     said_at: Mapped[datetime]
@@ -184,7 +187,7 @@ class AuditEvent(Base):
     user_id: Mapped[str | None] = mapped_column(String(36))
     action: Mapped[Word]
     subject: Mapped[Word]
-    subject_id: Mapped[str] = mapped_column(String(80))
+    subject_id: Mapped[str] = mapped_column(String(120))
     before: Mapped[dict | None]
     after: Mapped[dict | None]
     reason: Mapped[Words | None]

@@ -15,6 +15,7 @@ import pytest
 import sqlalchemy as sa
 
 from core.feedback.store import FeedbackStore
+from core.feedback.studio import StudioStore
 
 numbers = count()
 
@@ -91,6 +92,21 @@ def open_store(url: str, pictures: Path) -> Iterator[Callable[..., FeedbackStore
 @pytest.fixture
 def store(open_store: Callable[..., FeedbackStore]) -> FeedbackStore:
     return open_store()
+
+
+@pytest.fixture
+def open_studio(url: str, pictures: Path) -> Iterator[Callable[[], StudioStore]]:
+    """Opens the studio's side of the store, as often as wanted."""
+    with ExitStack() as opened:
+        yield lambda: opened.enter_context(StudioStore(url, pictures))
+
+
+@pytest.fixture
+def studio(open_studio: Callable[[], StudioStore]) -> Iterator[StudioStore]:
+    """Whatever a test does with it: its log fits its tables in the end."""
+    store = open_studio()
+    yield store
+    assert list(store.verify()) == []
 
 
 @pytest.fixture

@@ -15,17 +15,19 @@ from alembic.autogenerate import compare_metadata
 from alembic.runtime.migration import MigrationContext
 
 from core.errors import FeedbackError
-from core.feedback import database
+from core.feedback import database, studio_models  # noqa: F401  its tables, too
 from core.feedback.models import Base
 from core.feedback.store import FeedbackStore
+from core.feedback.studio import StudioStore
 from tests.core.feedback.builders import add
+from tests.core.feedback.team import Team, account
 
 LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0002"
-down_revision = "0001"
+revision = "0003"
+down_revision = "0002"
 
 
 def upgrade() -> None:
@@ -71,7 +73,62 @@ def test_the_migrations_make_what_the_models_say(url: str, store: FeedbackStore,
     Base.metadata.create_all(engine)
     assert described(engine) == migrated
     checks = [c for table in Base.metadata.tables.values() for c in table.constraints if "ck_" in str(c.name)]
-    assert sum(len(part[1]) for part in migrated.values()) == len(checks) == 13
+    assert sum(len(part[1]) for part in migrated.values()) == len(checks) == 22
+
+
+def test_the_studios_tables_come_to_the_rows_of_before_and_go_again(
+    url: str, engine: sa.Engine, tmp_path: Path, pictures: Path
+) -> None:
+    """A database of the demo alone is brought up to date with all that it holds, and back; the studio's rows go."""
+    (tmp_path / "store").mkdir()
+    with engine.begin() as connection:
+        command.upgrade(database.configuration(connection), "0001")
+    old = described(engine)
+    moment = datetime(2026, 1, 1, tzinfo=UTC)
+    rows = {
+        "consents": {"id": "c", "code_hash": "h" * 64, "text_version": "1", "given_at": moment, "expires_at": moment},
+        "model_versions": {"id": "v", "name": "nano", "fingerprint": "f", "created_at": moment},
+        "generations": {
+            "id": "g", "task": "t", "prompt": "p", "inputs": [], "settings": {}, "seed": 1, "model_version_id": "v",
+            "consent_id": "c", "created_at": moment,
+        },
+        "generation_pictures": {"generation_id": "g", "sha256": "s" * 64},
+        "responses": {
+            "id": "r", "generation_id": "g", "place": 0, "kind": "text", "text": "x", "author": "model",
+            "created_at": moment,
+        },
+        "ratings": {
+            "id": "a", "response_id": "r", "consent_id": "c", "value": 1, "created_at": moment, "trust": "untrusted",
+        },
+    }  # fmt: skip
+    with engine.begin() as connection:
+        for table, values in rows.items():
+            connection.execute(sa.insert(sa.Table(table, sa.MetaData(), autoload_with=connection)).values(**values))
+
+    def kept() -> dict:
+        tables = {name: Base.metadata.tables[name] for name in rows}
+        with engine.connect() as connection:
+            return {
+                name: [tuple(row) for row in connection.execute(sa.select(*(table.c[key] for key in rows[name])))]
+                for name, table in tables.items()
+            }
+
+    before = kept()
+    assert before["ratings"] and before["generations"][0][-1] == moment
+    with StudioStore(url, pictures) as studio:
+        assert kept() == before
+        mona = account(studio, None, "mona", "maintainer")
+        team = Team(studio, mona, account(studio, mona, "ada", "adjudicator"), [account(studio, mona, "rita", "rater")])
+        team.judge_all(team.raters[0], team.project(count=2))
+        assert list(studio.verify()) == []
+    with engine.begin() as connection:
+        command.downgrade(database.configuration(connection), "0001")
+    assert described(engine) == old
+    assert kept() == {**before, "model_versions": kept()["model_versions"]}
+    with engine.connect() as connection:
+        assert connection.scalar(sa.text("SELECT count(*) FROM responses")) == 1
+    with StudioStore(url, pictures) as studio:
+        assert kept()["ratings"] == before["ratings"] and list(studio.verify()) == []
 
 
 def test_many_open_an_empty_database_at_once(url: str, tmp_path: Path) -> None:
@@ -106,7 +163,7 @@ def test_a_later_migration_keeps_the_rows(
     store.rate(code, ref.response_ids[0], 1)
     before = list(store.rows())
     shutil.copytree(database.MIGRATIONS, tmp_path / "migrations")
-    (tmp_path / "migrations" / "versions" / "0002_later.py").write_text(LATER)
+    (tmp_path / "migrations" / "versions" / "0003_later.py").write_text(LATER)
     monkeypatch.setattr(database, "MIGRATIONS", tmp_path / "migrations")
     later = open_store()
     assert list(later.rows()) == before

@@ -18,7 +18,7 @@ def upgrade() -> None:
         sa.Column("user_id", sa.String(length=36), nullable=True),
         sa.Column("action", sa.String(length=32), nullable=False),
         sa.Column("subject", sa.String(length=32), nullable=False),
-        sa.Column("subject_id", sa.String(length=80), nullable=False),
+        sa.Column("subject_id", sa.String(length=120), nullable=False),
         sa.Column("before", sa.JSON(), nullable=True),
         sa.Column("after", sa.JSON(), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
@@ -55,6 +55,7 @@ def upgrade() -> None:
         sa.Column("role", sa.String(length=32), nullable=False),
         sa.Column("password_hash", sa.Text(), nullable=True),
         sa.Column("subject", sa.String(length=500), nullable=True),
+        sa.Column("salt", sa.String(length=32), nullable=True),
         sa.Column("created_at", sa.DateTime(timezone=True), nullable=False),
         sa.Column("disabled_at", sa.DateTime(timezone=True), nullable=True),
         sa.CheckConstraint("role IN ('rater', 'adjudicator', 'maintainer')", name=op.f("ck_users_role")),
@@ -114,6 +115,7 @@ def upgrade() -> None:
         sa.Column("project_id", sa.String(length=36), nullable=False),
         sa.Column("user_id", sa.String(length=36), nullable=False),
         sa.Column("purpose", sa.String(length=32), nullable=False),
+        sa.Column("place", sa.SmallInteger(), nullable=False),
         sa.CheckConstraint("purpose IN ('judge', 'adjudicate')", name=op.f("ck_members_purpose")),
         sa.ForeignKeyConstraint(["project_id"], ["projects.id"], name=op.f("fk_members_project_id")),
         sa.ForeignKeyConstraint(["user_id"], ["users.id"], name=op.f("fk_members_user_id")),
@@ -171,6 +173,7 @@ def upgrade() -> None:
         sa.Column("occasion", sa.SmallInteger(), nullable=False),
         sa.Column("version", sa.SmallInteger(), nullable=False),
         sa.Column("answer", sa.JSON(), nullable=True),
+        sa.Column("salt", sa.String(length=32), nullable=True),
         sa.Column("reason", sa.Text(), nullable=True),
         sa.Column("active_seconds", sa.Double(), nullable=False),
         sa.Column("said_at", sa.DateTime(timezone=True), nullable=False),
@@ -202,44 +205,23 @@ def upgrade() -> None:
 
 
 def downgrade() -> None:
-    with op.batch_alter_table("responses", schema=None) as batch_op:
-        batch_op.drop_column("height")
-        batch_op.drop_column("width")
-
+    """Generations without a consent go: the tables before have no place for them."""
+    stray = "SELECT id FROM generations WHERE consent_id IS NULL"
+    of_stray = f"SELECT id FROM responses WHERE generation_id IN ({stray})"
+    op.execute(f"DELETE FROM ratings WHERE response_id IN ({of_stray})")
+    op.execute(f"DELETE FROM comparisons WHERE left_generation_id IN ({stray}) OR right_generation_id IN ({stray})")
+    op.execute(f"DELETE FROM responses WHERE generation_id IN ({stray})")
+    op.execute(f"DELETE FROM generation_pictures WHERE generation_id IN ({stray})")
+    op.execute("DELETE FROM generations WHERE consent_id IS NULL")
+    op.drop_column("responses", "height")
+    op.drop_column("responses", "width")
     with op.batch_alter_table("generations", schema=None) as batch_op:
         batch_op.drop_constraint(batch_op.f("fk_generations_case_id"), type_="foreignkey")
         batch_op.drop_index(batch_op.f("ix_generations_case_id"))
         batch_op.alter_column("consent_id", existing_type=sa.VARCHAR(length=36), nullable=False)
         batch_op.drop_column("case_id")
-
-    with op.batch_alter_table("judgements", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_judgements_user_id"))
-        batch_op.drop_index(batch_op.f("ix_judgements_project_id"))
-
-    op.drop_table("judgements")
-    op.drop_table("drafts")
-    with op.batch_alter_table("assignments", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_assignments_user_id"))
-        batch_op.drop_index(batch_op.f("ix_assignments_project_id"))
-
-    op.drop_table("assignments")
-    with op.batch_alter_table("members", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_members_user_id"))
-
-    with op.batch_alter_table("items", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_items_disputed"))
-
-    op.drop_table("members")
-    op.drop_table("items")
-    op.drop_table("projects")
-    with op.batch_alter_table("logins", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_logins_user_id"))
-
-    op.drop_table("logins")
-    op.drop_table("users")
-    op.drop_table("cases")
-    op.drop_table("audit_head")
-    with op.batch_alter_table("audit_events", schema=None) as batch_op:
-        batch_op.drop_index(batch_op.f("ix_audit_events_subject"))
-
-    op.drop_table("audit_events")
+    for table in (
+        "judgements", "drafts", "assignments", "members", "items", "projects", "logins", "users", "cases",
+        "audit_head", "audit_events",
+    ):  # fmt: skip
+        op.drop_table(table)

@@ -1,0 +1,112 @@
+"""Withdrawing what is kept of a person who has rated, and of a patient who was shown."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from sqlalchemy import delete, func, select, update
+from sqlalchemy.orm import Session
+
+from core.errors import FeedbackError
+from core.feedback import audit, forgetting, tombstones
+from core.feedback.blobs import Blobs
+from core.feedback.counting import counting, dispute
+from core.feedback.database import Database
+from core.feedback.models import Case, Generation, GenerationPicture, Response, utc_now
+from core.feedback.people import Person, existing, keep_one_maintainer
+from core.feedback.rubric import Plan
+from core.feedback.runs import patient_hash
+from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project
+from core.feedback.tombstones import BATCH
+
+
+@dataclass(frozen=True)
+class Withdrawn:
+    """How much was taken back."""
+
+    generations: int
+    items: int
+    judgements: int
+
+
+def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:
+    """Ends an account and takes its name and all that it has said away. Its judgements stay as rows that say nothing,
+    and the items go to others. What adjudicators made of it stays: that is theirs.
+
+    Raises:
+        AccessError: only a maintainer may.
+        FeedbackError: there is no such account, or it is the last maintainer's.
+    """
+    by.need("maintainer")
+    now = utc_now()
+    with database.writing() as session:
+        parts = select(Member.project_id).where(Member.user_id == user_id)
+        projects = tombstones.hold_projects(session, session.scalars(parts).all())
+        user = existing(session, user_id, disabled=True)
+        user.login, user.password_hash, user.subject, user.salt = f"withdrawn-{user.id}", None, None, None
+        user.disabled_at = user.disabled_at or now
+        keep_one_maintainer(session)
+        audit.record(session, by.id, audit.WITHDRAW, user)
+        query = select(Judgement).where(Judgement.user_id == user_id, Judgement.withdrawn_at.is_(None))
+        judgements = session.scalars(query.order_by(Judgement.id)).all()
+        buried = tombstones.bury(session, by.id, judgements, now)
+        _give_back(session, user_id)
+        for project in projects:
+            judged = {one.item_id for one in judgements if one.project_id == project.id and one.purpose == "judge"}
+            _settle(session, project, sorted(judged))
+    database.forget()
+    return Withdrawn(0, 0, buried)
+
+
+def withdraw_patient(database: Database, blobs: Blobs, by: Person, source: str, patient: str) -> Withdrawn:
+    """Deletes a patient's examinations and all that models made of them, and takes them out of the projects with what
+    was said of them. A picture stays where another generation needs it.
+
+    Raises:
+        AccessError: only a maintainer may.
+        FeedbackError: there is nothing of such a patient; or a picture cannot be deleted, which a sweep tries again.
+    """
+    by.need("maintainer")
+    with database.writing(pictures="deleted") as session:
+        cases = session.scalars(select(Case.id).where(Case.patient_hash == patient_hash(source, patient))).all()
+        if not cases:
+            remedy = "Write source and patient as they were when it was stored"
+            raise FeedbackError("There is nothing of such a patient", remedy=remedy)
+        own = select(Generation.id).where(Generation.case_id.in_(cases))
+        generations = session.scalar(select(func.count()).select_from(own.subquery()))
+        shown = set(session.scalars(select(Response.id).where(Response.generation_id.in_(own))))
+        pictures = set(
+            session.scalars(select(GenerationPicture.sha256).where(GenerationPicture.generation_id.in_(own)))
+        )
+        items, judgements = tombstones.withdraw_items(session, by.id, shown, utc_now())
+        for case_id in cases:
+            audit.append(session, by.id, audit.WITHDRAW, Case.__tablename__, case_id, None, None)
+        unread = {"synchronize_session": False}
+        session.execute(delete(Generation).where(Generation.case_id.in_(cases)), execution_options=unread)
+        session.execute(delete(Case).where(Case.id.in_(cases)), execution_options=unread)
+    forgetting.delete_unneeded(database, blobs, pictures)
+    database.forget()
+    return Withdrawn(generations, items, judgements)
+
+
+def _give_back(session: Session, user_id: str) -> None:
+    """Empties somebody's hands: their items are free again, and neither drafts nor logins stay."""
+    own = Assignment.user_id == user_id
+    counted = own, Assignment.purpose == "judge", Assignment.occasion == 0, Assignment.leased_until.is_not(None)
+    for item_id in session.scalars(select(Assignment.item_id).where(*counted)).all():
+        session.execute(update(Item).where(Item.id == item_id).values(taken=Item.taken - 1))
+    session.execute(update(Assignment).where(own).values(leased_until=None, submitted_at=None))
+    unread = {"synchronize_session": False}
+    drafts = delete(Draft).where(Draft.assignment_id.in_(select(Assignment.id).where(own)))
+    session.execute(drafts, execution_options=unread)
+    session.execute(delete(Login).where(Login.user_id == user_id), execution_options=unread)
+
+
+def _settle(session: Session, project: Project, item_ids: list[str]) -> None:
+    """Whether items are still disputed."""
+    plan = Plan.from_json(project.plan)
+    for start in range(0, len(item_ids), BATCH):
+        some = item_ids[start : start + BATCH]
+        said = counting(session, some)
+        for item in session.scalars(select(Item).where(Item.id.in_(some), Item.withdrawn_at.is_(None))):
+            item.disputed = dispute(project.kind, plan, said[item.id])

@@ -1,0 +1,112 @@
+"""People of a studio, and projects for them."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+import pytest
+
+from core.feedback.models import utc_now
+from core.feedback.people import Person
+from core.feedback.projects import NewItem
+from core.feedback.queue import Task
+from core.feedback.rubric import ANATOMY, DEFECTS, ERRORS, OVERALL, Plan, Rubric
+from core.feedback.studio import StudioStore
+from core.sequence import Segment, Text
+from tests.core.feedback.builders import picture
+
+RUBRIC = Rubric((ANATOMY, OVERALL), DEFECTS, ERRORS)
+MODEL, OTHER, FINGERPRINT, SEED, SETTING = "secret-model", "second-model", "fedcba" * 8, 987654321, "secret-setting"
+NOON = datetime.fromisoformat("2026-03-01T12:00:00.123+02:00")
+"""By the clock of a browser."""
+
+
+class Clock:
+    """The queue's time, which a test moves on."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self._later = timedelta(0)
+        monkeypatch.setattr("core.feedback.queue.utc_now", lambda: utc_now() + self._later)
+
+    def move(self, **by: float) -> None:
+        self._later += timedelta(**by)
+
+
+def account(store: StudioStore, by: Person | None, name: str, role: str) -> Person:
+    """Somebody whom an identity provider knows: no time goes into a password."""
+    store.people.add(by, name, role, subject=f"test|{name}")
+    return store.people.of_subject(f"test|{name}")
+
+
+@dataclass
+class Team:
+    store: StudioStore
+    maintainer: Person
+    adjudicator: Person
+    raters: list[Person]
+
+    @classmethod
+    def of(cls, store: StudioStore, raters: int = 2) -> Team:
+        maintainer = account(store, None, "mona", "maintainer")
+        names = ["rita", "ralf", "rosa", "rolf", "ruth"][:raters]
+        return cls(
+            store, maintainer, account(store, maintainer, "judith", "adjudicator"),
+            [account(store, maintainer, name, "rater") for name in names],
+        )  # fmt: skip
+
+    def outputs(self, kind: str = "image", count: int = 4, model: str = MODEL, patient: str | None = None) -> list[str]:
+        """Responses of a model, one to each of ``count`` requests; the same requests for every model."""
+        found = []
+        for n in range(count):
+            output: Segment = Text(f"Finding {n}, no effusion.") if kind == "text" else picture(100 + n, generated=True)
+            ref = self.store.add_run(
+                self.maintainer, task="super_resolution", inputs=[picture(n), Text(f"Sharper, please ({n}).")],
+                outputs=[output], settings={"scheduler": SETTING}, seed=SEED, model_name=model,
+                model_fingerprint=FINGERPRINT + model, key=f"{kind} {model} {patient} {n}",
+                case=("archive", patient, str(n)) if patient else None,
+            )  # fmt: skip
+            found += ref.response_ids
+        return found
+
+    def project(
+        self, kind: str = "rate", count: int = 4, plan: Plan | None = None, items: list[NewItem] | None = None,
+        name: str = "", repeated: bool = False,
+    ) -> str:  # fmt: skip
+        """An open project in which everybody takes part."""
+        if items is None:
+            one = self.outputs("text" if kind == "correct" else "image", count)
+            ids = zip(one, self.outputs(count=count, model=OTHER), strict=True) if kind == "compare" else zip(one)
+            items = [NewItem(tuple(of), repeated=repeated) for of in ids]
+        projects, by = self.store.projects, self.maintainer
+        project = projects.make(by, name or f"{kind} {count}", kind, RUBRIC, plan)
+        projects.add_items(by, project, items)
+        for rater in self.raters:
+            projects.add_member(by, project, rater.id)
+        projects.add_member(by, project, self.adjudicator.id, "adjudicate")
+        projects.change_state(by, project, "open")
+        return project
+
+    def next(self, person: Person, project: str) -> Task | None:
+        return self.store.queue.next(person, project, "adjudicate" if person is self.adjudicator else "judge")
+
+    def submit(self, person: Person, task: Task, score: int = 4, reason: str = "", **more: object) -> int:
+        said = answer(task.kind, score) | more
+        return self.store.queue.submit(person, task.id, said, 12.5, NOON, reason)
+
+    def judge_all(self, person: Person, project: str, score: int = 4) -> list[Task]:
+        """Everything that comes to somebody."""
+        done = []
+        while (task := self.next(person, project)) is not None:
+            self.submit(person, task, score)
+            done.append(task)
+        return done
+
+
+def answer(kind: str = "rate", score: int = 4) -> dict:
+    """One that is complete. Of a comparison the score is the index of the better one."""
+    if kind == "correct":
+        return {"text": f"Finding {score}."}
+    if kind == "compare":
+        return {"choices": {"anatomy": score % 2, "overall": "tie"}, "opened": True}
+    return {"scores": {"anatomy": score, "overall": 3}, "opened": True}

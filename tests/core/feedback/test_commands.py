@@ -1,0 +1,89 @@
+"""``python -m core feedback``: accounts from the machine itself, and the check of the log."""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from core.__main__ import main
+from core.feedback.studio import StudioStore
+
+PASSWORD = "correct horse"
+
+
+@pytest.fixture
+def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of the feedback, as the settings name it."""
+    monkeypatch.setenv("UNIMED_DATA", str(tmp_path))
+    monkeypatch.delenv("UNIMED_DATABASE", raising=False)
+    monkeypatch.setenv("UNIMED_PASSWORD", PASSWORD)
+    return tmp_path
+
+
+@pytest.fixture
+def store(data: Path) -> Iterator[StudioStore]:
+    with StudioStore(f"sqlite:///{data}/feedback.sqlite", data / "pictures") as store:
+        yield store
+
+
+def add(name: str, role: str) -> int:
+    return main(["feedback", "user", name, "--role", role])
+
+
+def test_accounts_are_made_on_the_machine(store: StudioStore, capsys: pytest.CaptureFixture) -> None:
+    assert add("rita", "rater") == 2
+    assert "first account must be a maintainer's" in capsys.readouterr().err
+    assert add("mona", "maintainer") == 0
+    assert "mona can log in as maintainer" in capsys.readouterr().out
+    assert add("rita", "rater") == 0
+    for name, role, why in [
+        ("rita", "rater", "already"),
+        ("x y", "rater", "characters"),
+        ("eve", "king", "Unknown role"),
+    ]:
+        assert add(name, role) == 2
+        assert why in capsys.readouterr().err
+    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
+    assert [(person.login, person.role) for person in store.people.everyone(mona)] == [
+        ("mona", "maintainer"),
+        ("rita", "rater"),
+    ]
+    assert list(store.verify()) == []
+
+
+def test_the_password_is_asked_for_twice(
+    store: StudioStore, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("UNIMED_PASSWORD")
+    typed = iter([PASSWORD, PASSWORD + "!", PASSWORD, PASSWORD, "short", "short"])
+    monkeypatch.setattr("core.__main__.getpass", lambda prompt: next(typed))
+    assert add("mona", "maintainer") == 2
+    assert "differ" in capsys.readouterr().err
+    assert add("mona", "maintainer") == 0
+    assert store.people.log_in("mona", PASSWORD)
+    assert add("rita", "rater") == 2
+    assert "too short" in capsys.readouterr().err
+    assert PASSWORD not in "".join(capsys.readouterr())
+
+
+def test_verify_says_what_it_found(store: StudioStore, data: Path, capsys: pytest.CaptureFixture) -> None:
+    add("mona", "maintainer")
+    add("rita", "rater")
+    capsys.readouterr()
+    assert main(["feedback", "verify"]) == 0
+    events, newest = store.log_head()
+    out = capsys.readouterr().out
+    assert events == 2 and out.startswith("2 events") and newest in out
+    with closing(sqlite3.connect(data / "feedback.sqlite")) as file:
+        file.execute("UPDATE users SET role = 'maintainer' WHERE login = 'rita'")
+        file.execute("DELETE FROM audit_events WHERE seq = 1")
+        file.commit()
+    assert main(["feedback", "verify"]) == 1
+    lines = capsys.readouterr().out.splitlines()
+    assert any(line.startswith("users: ") and line.endswith("was changed") for line in lines)
+    assert any("1 to 1 are missing" in line for line in lines)
+    assert newest not in "".join(lines)

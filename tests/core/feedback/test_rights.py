@@ -1,0 +1,187 @@
+"""Withdrawing what is kept of a person and of a patient; on both databases. The log fits the tables after it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+
+from core.errors import AccessError, FeedbackError
+from core.feedback.models import Base, utc_now
+from core.feedback.projects import NewItem
+from core.feedback.rights import Withdrawn
+from core.feedback.rubric import Plan
+from core.feedback.store import FeedbackStore
+from core.feedback.studio import StudioStore
+from core.sequence import Text
+from tests.core.feedback.builders import add, picture
+from tests.core.feedback.team import NOON, Team, answer
+
+TABLES = Base.metadata.tables
+
+
+@pytest.fixture
+def team(studio: StudioStore) -> Team:
+    return Team.of(studio, 3)
+
+
+def rows(engine: sa.Engine, table: str, **of: object) -> list[sa.Row]:
+    with engine.connect() as connection:
+        return connection.execute(sa.select(TABLES[table]).filter_by(**of)).all()
+
+
+def everything(engine: sa.Engine) -> str:
+    return repr([rows(engine, table) for table in TABLES])
+
+
+def files(folder: Path) -> set[str]:
+    return {path.stem for path in folder.rglob("*.png")}
+
+
+def test_a_person_who_withdraws_leaves_tombstones_and_the_items_go_to_others(team: Team, engine: sa.Engine) -> None:
+    store, project, (rita, ralf, rosa) = team.store, team.project(count=2), team.raters
+    task = team.next(rita, project)
+    team.submit(rita, task, 1, comment="Words of hers.")
+    team.submit(rita, task, 2, reason="Reason of hers.", comment="Words of hers.")
+    held = team.next(rita, project)
+    store.queue.save(rita, held.id, {"comment": "Words of hers, not finished."}, 1.0)
+    team.judge_all(ralf, project, 5)
+    assert team.next(team.adjudicator, project) is not None
+    assert team.next(rosa, project) is None  # both items have two people
+
+    assert store.withdraw_person(team.maintainer, rita.id) == Withdrawn(0, 0, 2)
+    said = rows(engine, "judgements", user_id=rita.id)
+    assert [(j.version, j.answer, j.salt, j.reason) for j in said] == [
+        (1, None, None, None),
+        (2, None, None, "withdrawn"),
+    ]
+    assert all(j.withdrawn_at and j.active_seconds == 0 for j in said)
+    (user,) = rows(engine, "users", id=rita.id)
+    assert user.login == f"withdrawn-{rita.id}" and user.disabled_at
+    assert (user.password_hash, user.subject, user.salt) == (None, None, None)
+    kept = everything(engine)
+    assert "of hers" not in kept and "rita" not in kept
+    assert rows(engine, "drafts") == []
+    assert list(store.verify()) == []
+
+    assert store.people.of_subject("test|rita") is None
+    for call in (lambda: team.next(rita, project), lambda: team.submit(rita, held)):
+        with pytest.raises(AccessError):
+            call()
+    assert store.queue.progress(team.adjudicator, project, "adjudicate").total == 0  # nobody disagrees any more
+    assert len(team.judge_all(rosa, project, 5)) == 2
+    assert store.withdraw_person(team.maintainer, rita.id) == Withdrawn(0, 0, 0)
+    with pytest.raises(FeedbackError, match="no such account"):
+        store.withdraw_person(team.maintainer, "nobody")
+
+
+def test_what_an_adjudicator_who_withdraws_has_settled_is_open_again(team: Team, engine: sa.Engine) -> None:
+    store, ada = team.store, team.adjudicator
+    project = team.project(count=1)
+    for rater, score in zip(team.raters[:2], (1, 5), strict=True):
+        team.judge_all(rater, project, score)
+    team.submit(ada, team.next(ada, project), 3)
+    assert store.withdraw_person(team.maintainer, ada.id) == Withdrawn(0, 0, 1)
+    store.people.add(team.maintainer, "adam", "adjudicator", subject="test|adam")
+    adam = store.people.of_subject("test|adam")
+    store.projects.add_member(team.maintainer, project, adam.id, "adjudicate")
+    task = store.queue.next(adam, project, "adjudicate")
+    assert len(task.others) == 2
+    assert store.queue.submit(adam, task.id, answer(), 1.0, NOON) == 1
+
+
+def test_a_patient_who_withdraws_takes_pictures_items_and_judgements_along(
+    team: Team, engine: sa.Engine, pictures: Path
+) -> None:
+    store, by, rita = team.store, team.maintainer, team.raters[0]
+    gone, stays = team.outputs(count=2, patient="Doe"), team.outputs(count=2, model="second", patient="Roe")
+    texts = team.outputs("text", 1, model="third", patient="Doe")
+    gold = {"scores": {"anatomy": 1, "overall": 1}, "comment": "Gold of Doe."}
+    rate = team.project(items=[NewItem((one,), gold=gold if one in gone else None) for one in (*gone, *stays)])
+    compare = team.project("compare", items=[NewItem(pair) for pair in zip(gone, stays, strict=True)])
+    correct = team.project("correct", items=[NewItem((texts[0],))])
+    for project in (rate, compare):
+        team.judge_all(rita, project)
+    task = team.next(rita, correct)
+    team.submit(rita, task, text="Correction for Doe.")
+    held = team.next(team.raters[1], correct)
+    store.queue.save(team.raters[1], held.id, {"text": "Draft about Doe."}, 1.0)
+    drawn, source = picture(100, generated=True).sha256, picture(0).sha256
+    assert {drawn, source} <= files(pictures)
+
+    assert store.withdraw_patient(by, "archive", "Doe") == Withdrawn(generations=3, items=5, judgements=5)
+    kept = everything(engine)
+    assert "Doe" not in kept and not any(one in repr(rows(engine, "responses")) for one in (*gone, *texts))
+    assert len(rows(engine, "cases")) == 2  # those of Roe
+    assert list(store.verify()) == []
+    assert {drawn, source} <= files(pictures)  # the other model has drawn the same from the same
+    for person, project in [(rita, correct), (team.raters[1], correct), (team.raters[1], compare)]:
+        assert team.next(person, project) is None
+    for call in (
+        lambda: store.queue.get(rita, task.id),
+        lambda: store.queue.save(team.raters[1], held.id, {}, 1.0),
+        lambda: team.submit(team.raters[1], held),
+    ):
+        with pytest.raises(FeedbackError, match="case was withdrawn"):
+            call()
+    assert store.queue.history(rita, correct) == []
+    assert len(team.judge_all(team.raters[1], rate)) == 2
+    with pytest.raises(FeedbackError, match="nothing of such a patient"):
+        store.withdraw_patient(by, "archive", "Doe")
+
+    assert store.withdraw_patient(by, "archive", "Roe").generations == 2
+    assert files(pictures) == set()
+
+
+def test_who_holds_an_item_that_is_withdrawn_goes_on_with_the_next(team: Team) -> None:
+    (gone,), rest = team.outputs(count=1, patient="Doe"), team.outputs(count=4, model="second")[1:]
+    project = team.project(items=[NewItem((one,)) for one in (gone, *rest)], plan=Plan(design="crossed"))
+    rita = team.raters[0]
+    for _ in range(4):
+        task = team.next(rita, project)
+        if task.shown.outputs[0]["sha256"] == picture(100).sha256:
+            break
+        team.submit(rita, task)
+    else:
+        pytest.fail("The patient's item did not come")
+    team.store.withdraw_patient(team.maintainer, "archive", "Doe")
+    after = team.judge_all(rita, project)
+    assert task.id not in {one.id for one in after}
+
+
+def test_a_visitor_who_withdraws_takes_their_items_out_of_the_studio(
+    team: Team, open_store: Callable[..., FeedbackStore], engine: sa.Engine
+) -> None:
+    demo, store = open_store(), team.store
+    code, other = demo.give_consent(), demo.give_consent()
+    mine = add(demo, code, outputs=[Text("An answer to me.")])
+    theirs = add(demo, other, outputs=[Text("An answer to them.")])
+    correction = demo.correct(code, theirs.response_ids[0], "My correction.")
+    second = demo.correct(other, correction, "Their correction of mine.")
+    shown = [mine.response_ids[0], theirs.response_ids[0], correction, second]
+    project = team.project("correct", items=[NewItem((one,)) for one in shown])
+    team.judge_all(team.raters[0], project)
+    assert list(store.verify()) == []
+
+    demo.withdraw(code)
+    assert list(store.verify()) == []
+    gone = {item.response_ids[0] for item in rows(engine, "items") if item.withdrawn_at}
+    assert gone == {mine.response_ids[0], correction, second}
+    assert sum(j.answer is None for j in rows(engine, "judgements")) == 3
+    assert "to me" not in everything(engine) and "orrection" not in repr(rows(engine, "responses"))
+    assert len(team.judge_all(team.raters[1], project)) == 1
+
+    demo.withdraw(other)
+    assert all(item.withdrawn_at for item in rows(engine, "items"))
+
+
+def test_an_expired_consent_takes_its_items_along(team: Team, open_store: Callable[..., FeedbackStore]) -> None:
+    demo = open_store(kept=timedelta(days=1))
+    ref = add(demo, demo.give_consent(), outputs=[Text("An answer.")])
+    project = team.project("correct", items=[NewItem(ref.response_ids)])
+    team.next(team.raters[0], project)
+    demo.purge_expired(utc_now() + timedelta(days=2))
+    assert team.next(team.raters[0], project) is None

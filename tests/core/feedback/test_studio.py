@@ -1,0 +1,598 @@
+"""Projects, and the way of an item from the queue to a judgement that counts; on both databases."""
+
+from __future__ import annotations
+
+import threading
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import replace
+
+import pytest
+import sqlalchemy as sa
+
+from core.errors import AccessError, FeedbackError
+from core.feedback.models import Base
+from core.feedback.projects import NewItem
+from core.feedback.rubric import Plan, Rubric
+from core.feedback.studio import StudioStore
+from tests.core.feedback.team import (
+    FINGERPRINT,
+    MODEL,
+    NOON,
+    OTHER,
+    RUBRIC,
+    SEED,
+    SETTING,
+    Clock,
+    Team,
+    account,
+    answer,
+)
+
+TABLES = Base.metadata.tables
+
+
+@pytest.fixture
+def team(studio: StudioStore) -> Team:
+    return Team.of(studio)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
+
+
+def judgements(engine: sa.Engine, *columns: str, **of: object) -> list[tuple]:
+    table = TABLES["judgements"]
+    query = sa.select(*(table.c[name] for name in columns)).order_by(table.c.created_at)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(query.filter_by(**of))]
+
+
+def shown(task: object) -> str:
+    """What tells the items of a rating project apart."""
+    return task.shown.prompt
+
+
+# Projects
+
+
+def test_a_project_of_each_kind_from_making_to_the_last_item(team: Team, engine: sa.Engine) -> None:
+    for kind in ("rate", "compare", "correct"):
+        project = team.project(kind, 3)
+        for rater in team.raters:
+            (info,) = [info for info in team.store.projects.of(rater) if info.id == project]
+            assert (info.kind, info.state, info.items, info.rubric) == (kind, "open", 3, RUBRIC)
+            tasks = team.judge_all(rater, project)
+            assert len({shown(task) for task in tasks}) == 3
+            assert {len(task.order) for task in tasks} == {2 if kind == "compare" else 1}
+        said = judgements(engine, "item_id", "user_id", "answer", project_id=project)
+        assert len({(item, user) for item, user, _ in said}) == len(said) == 6
+        assert {name for *_, given in said for name in given} >= {"shown", "confidence", "comment"}
+
+
+def test_what_cannot_be_asked_is_refused(team: Team) -> None:
+    projects, by = team.store.projects, team.maintainer
+    images, texts = team.outputs(count=2), team.outputs("text", 1)
+    rate, compare, correct = (projects.make(by, kind, kind, RUBRIC) for kind in ("rate", "compare", "correct"))
+    for why, call in [
+        ("Unknown kind", lambda: projects.make(by, "x", "guess", RUBRIC)),
+        ("needs a name", lambda: projects.make(by, " ", "rate", RUBRIC)),
+        ("of that name", lambda: projects.make(by, "rate", "rate", RUBRIC)),
+        ("asks for nothing", lambda: projects.make(by, "x", "rate", Rubric(()))),
+        ("cannot have 2 outputs", lambda: projects.add_items(by, rate, [NewItem(tuple(images))])),
+        ("cannot have 1 outputs", lambda: projects.add_items(by, compare, [NewItem((images[0],))])),
+        ("each once", lambda: projects.add_items(by, compare, [NewItem((images[0], images[0]))])),
+        ("that are there", lambda: projects.add_items(by, rate, [NewItem((images[0],)), NewItem(("nobody's",))])),
+        ("that are there", lambda: projects.add_items(by, rate, [NewItem(())])),
+        ("Only a text", lambda: projects.add_items(by, correct, [NewItem((images[0],))])),
+        ("Unknown score", lambda: projects.add_items(by, rate, [NewItem((texts[0],), gold=answer(score=9))])),
+        ("no such project", lambda: projects.add_items(by, "none", [NewItem((images[0],))])),
+        ("no items", lambda: projects.change_state(by, rate, "open")),
+        ("Unknown state", lambda: projects.change_state(by, rate, "draft")),
+        ("no such account", lambda: projects.add_member(by, rate, "nobody")),
+        ("A rater cannot adjudicate", lambda: projects.add_member(by, rate, team.raters[0].id, "adjudicate")),
+    ]:
+        with pytest.raises(FeedbackError, match=why):
+            call()
+    assert {project.items for project in projects.of(by)} == {0}
+    projects.add_items(by, rate, [NewItem((images[0],), gold={"scores": {"anatomy": 1, "overall": 1}})])
+    projects.change_state(by, rate, "open")
+    with pytest.raises(FeedbackError, match="has begun"):
+        projects.add_items(by, rate, [NewItem((images[1],))])
+
+
+def test_pairs_are_of_one_request_and_different_models(team: Team) -> None:
+    one, other = team.outputs(count=3), team.outputs(count=3, model=OTHER)
+    found = team.store.projects.pairs(team.maintainer, "image")
+    assert {frozenset(pair) for pair in found} == {frozenset(pair) for pair in zip(one, other, strict=True)}
+    assert team.store.projects.pairs(team.maintainer, "image", "editing") == []
+    assert set(team.store.projects.responses(team.maintainer, "image", "super_resolution")) == {*one, *other}
+
+
+# Dealing
+
+
+def test_nobody_is_dealt_more_than_the_overlap(open_studio: Callable[[], StudioStore], engine: sa.Engine) -> None:
+    """Four raters at once, each with a connection of their own."""
+    team = Team.of(open_studio(), 4)
+    project, together, errors = team.project(count=6), threading.Barrier(4), []
+    stores = [open_studio() for _ in team.raters]
+
+    def rate(number: int) -> None:
+        try:
+            together.wait()
+            replace(team, store=stores[number]).judge_all(team.raters[number], project)
+        except Exception as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=rate, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert errors == []
+    said = judgements(engine, "item_id", "user_id")
+    assert len(set(said)) == len(said) == 12
+    assert set(Counter(item for item, _ in said).values()) == {2}
+    assert list(team.store.verify()) == []
+
+
+def test_two_who_ask_at_once_get_one_item_between_them(open_studio: Callable[[], StudioStore]) -> None:
+    team = Team.of(open_studio())
+    project, together, got = team.project(count=1, plan=Plan(overlap=1)), threading.Barrier(2), []
+    stores = [open_studio(), open_studio()]
+
+    def ask(number: int) -> None:
+        together.wait()
+        got.append(stores[number].queue.next(team.raters[number], project))
+
+    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(got) == 2 and got.count(None) == 1
+
+
+def test_asking_again_gives_the_same_item(team: Team) -> None:
+    project, rita = team.project(), team.raters[0]
+    first = team.next(rita, project)
+    assert team.next(rita, project) == first
+    assert team.store.queue.get(rita, first.id) == first
+
+
+def test_the_item_of_who_vanishes_comes_to_another_and_their_draft_waits(
+    team: Team, clock: Clock, engine: sa.Engine
+) -> None:
+    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
+    hers = team.next(rita, project)
+    team.store.queue.save(rita, hers.id, {"scores": {"anatomy": 2}, "comment": "Blurred at the rim."}, 30.0)
+    assert team.next(ralf, project) is None
+    clock.move(minutes=61)
+    his = team.next(ralf, project)
+    assert shown(his) == shown(hers) and his.draft == {} and his.id != hers.id
+    assert team.next(rita, project) is None
+    clock.move(minutes=61)  # now he is gone as well
+    back = team.next(rita, project)
+    assert back.id == hers.id and back.active_seconds == 30.0
+    assert back.draft["scores"] == {"anatomy": 2} and back.draft["comment"] == "Blurred at the rim."
+    assert team.next(ralf, project) is None
+    team.submit(rita, back)
+    team.submit(ralf, his)  # what he did is not thrown away when he comes back late
+    assert sorted(judgements(engine, "user_id", "version")) == sorted([(rita.id, 1), (ralf.id, 1)])
+    assert team.next(rita, project) is None and team.next(ralf, project) is None
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(TABLES["items"].c.taken)) == 2
+
+
+def test_who_comes_back_finds_their_draft_before_anything_new(team: Team, clock: Clock) -> None:
+    project, (rita, _) = team.project(), team.raters
+    hers = team.next(rita, project)
+    team.store.queue.save(rita, hers.id, {"comment": "Mine."}, 1.0)
+    clock.move(minutes=61)
+    assert team.next(rita, project).id == hers.id
+
+
+def test_saving_keeps_the_item(team: Team, clock: Clock) -> None:
+    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
+    task = team.next(rita, project)
+    for seconds in range(4):
+        clock.move(minutes=40)
+        team.store.queue.save(rita, task.id, {}, seconds)
+        assert team.next(ralf, project) is None
+
+
+def test_a_save_that_comes_after_the_item_was_given_away_does_not_take_it_back(team: Team, clock: Clock) -> None:
+    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
+    task = team.next(rita, project)
+    clock.move(minutes=61)
+    his = team.next(ralf, project)
+    team.store.queue.save(rita, task.id, {"comment": "Late."}, 1.0)
+    assert team.next(rita, project) is None
+    assert team.next(ralf, project).id == his.id
+
+
+def test_crossed_everybody_rates_everything_in_an_order_of_their_own(team: Team) -> None:
+    project = team.project(count=12, plan=Plan(design="crossed", overlap=1))
+    orders = [[shown(task) for task in team.judge_all(rater, project)] for rater in team.raters]
+    assert len(set(orders[0])) == 12 and sorted(orders[0]) == sorted(orders[1])
+    assert orders[0] != orders[1]
+
+
+def test_split_readers_and_items_are_dealt_into_groups(studio: StudioStore) -> None:
+    team = Team.of(studio, 3)
+    project = team.project(count=7, plan=Plan(design="split", groups=2))
+    first = team.next(team.raters[1], project)
+    later = account(studio, team.maintainer, "late", "rater")
+    studio.projects.add_member(team.maintainer, project, later.id)
+    assert team.next(team.raters[1], project) == first
+    got = [{shown(task) for task in team.judge_all(rater, project)} for rater in (*team.raters, later)]
+    assert got[0] == got[2] and got[1] == got[3]
+    assert got[0].isdisjoint(got[1]) and len(got[0]) + len(got[1]) == 7
+    assert {len(got[0]), len(got[1])} == {3, 4}
+    assert shown(first) in got[1]
+
+
+def test_a_repeat_comes_after_the_washout_and_as_if_it_were_new(team: Team, clock: Clock, engine: sa.Engine) -> None:
+    project, rita = team.project(count=2, plan=Plan(washout_days=14), repeated=True), team.raters[0]
+    first = team.judge_all(rater := rita, project)
+    team.judge_all(team.raters[1], project)
+    assert team.next(rater, project) is None
+    assert team.store.queue.progress(rita, project).total == 4
+    clock.move(days=13, hours=23)
+    assert team.next(rita, project) is None
+    clock.move(hours=2)
+    again = team.next(rita, project)
+    assert again.id not in {task.id for task in first}
+    assert (again.draft, again.version) == ({}, 0)
+    clock.move(hours=2)
+    assert team.next(rita, project).id == again.id  # also when the lease has run out
+    team.submit(rita, again, score=1)
+    assert len(team.judge_all(rita, project)) == 1
+    assert team.next(rita, project) is None
+    said = judgements(engine, "item_id", "occasion", user_id=rita.id)
+    assert sorted(Counter(said).values()) == [1, 1, 1, 1] and Counter(o for _, o in said) == {0: 2, 1: 2}
+    assert team.next(team.adjudicator, project) is None  # with oneself nobody disagrees
+
+
+# Answers
+
+
+def test_what_is_entered_comes_back_anywhere(team: Team, open_studio: Callable[[], StudioStore]) -> None:
+    project, rita = team.project(), team.raters[0]
+    task, queue = team.next(rita, project), team.store.queue
+    entered: dict = {}
+    for part in (
+        {"scores": {"overall": 2}},
+        {"regions": [{"label": "blur", "kind": "box", "x0": 1, "y0": 2.5, "x1": 9, "y1": 20}]},
+        {"confidence": 3},
+        {"comment": "Ränder unscharf 🩻"},
+    ):
+        entered |= part
+        queue.save(rita, task.id, entered, 7.25)
+        draft = open_studio().queue.next(rita, project).draft
+        assert {name: draft[name] for name in entered} == entered
+    for why, wrong in [
+        ("Unknown score", {"scores": {"overall": 6}}),
+        ("Unknown score", {"scores": {"overall": True}}),
+        ("Unknown criterion", {"scores": {"beauty": 1}}),
+        ("another kind", {"scores": 5}),
+        ("another kind", {"regions": [7]}),
+        ("Unknown score", {"scores": {"overall": {}}}),
+        ("unknown part", {"model": "x"}),
+        ("Unknown label", {"regions": [{"label": "x", "kind": "point", "x": 1, "y": 1}]}),
+        ("outside of the image", {"regions": [{"label": "blur", "kind": "point", "x": 25, "y": 1}]}),
+        ("needs numbers", {"regions": [{"label": "blur", "kind": "point", "x": float("nan"), "y": 1}]}),
+        ("may identify", {"comment": "Born on 3 May 1958."}),
+    ]:
+        with pytest.raises(FeedbackError, match=why):
+            queue.save(rita, task.id, wrong, 8.0)
+    assert queue.get(rita, task.id).draft == draft and queue.get(rita, task.id).active_seconds == 7.25
+
+
+def test_an_answer_is_written_down_once_it_is_complete(team: Team, engine: sa.Engine) -> None:
+    rita = team.raters[0]
+    for kind, why, wrong in [
+        ("rate", "no answer yet", {"scores": {"overall": 3}, "opened": True}),
+        ("rate", "not opened", {"scores": {"anatomy": 1, "overall": 3}}),
+        ("compare", "no answer yet", {"choices": {"overall": "tie"}, "opened": True}),
+        ("correct", "text is empty", {"text": " "}),
+        ("correct", "text is empty", {}),
+    ]:
+        project = team.project(kind, 1, name=f"{kind} {why} {len(wrong)}")
+        task = team.next(rita, project)
+        with pytest.raises(FeedbackError, match=why):
+            team.store.queue.submit(rita, task.id, wrong, 1.0, NOON)
+        assert judgements(engine, "id", project_id=project) == []
+        assert team.store.queue.submit(rita, task.id, {"cannot_judge": "image quality"}, float("nan"), NOON) == 1
+        ((given, seconds),) = judgements(engine, "answer", "active_seconds", project_id=project)
+        assert given["cannot_judge"] == "image quality" and seconds == 0.0
+
+
+def test_the_same_answer_twice_is_one(team: Team, engine: sa.Engine) -> None:
+    project, rita = team.project(), team.raters[0]
+    task = team.next(rita, project)
+    assert [team.submit(rita, task) for _ in range(3)] == [1, 1, 1]
+    assert judgements(engine, "user_id", "version", "active_seconds", "said_at") == [(rita.id, 1, 12.5, NOON)]
+    assert team.next(rita, project).id != task.id
+    assert team.store.queue.history(rita, project) == [task.id]
+
+
+def test_the_same_answer_twice_at_once_is_one(open_studio: Callable[[], StudioStore], engine: sa.Engine) -> None:
+    team = Team.of(open_studio())
+    project, rita, stores = team.project(), team.raters[0], [open_studio() for _ in range(3)]
+    task, versions = team.next(rita, project), []
+    threads = [
+        threading.Thread(target=lambda s=s: versions.append(replace(team, store=s).submit(rita, task))) for s in stores
+    ]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert versions == [1, 1, 1] and len(judgements(engine, "id")) == 1
+
+
+def test_a_revision_needs_a_reason_and_comes_in_time(team: Team, clock: Clock, engine: sa.Engine) -> None:
+    project, rita = team.project(plan=Plan(correction_minutes=30)), team.raters[0]
+    task = team.next(rita, project)
+    team.submit(rita, task, 4)
+    again = team.store.queue.get(rita, task.id)
+    assert (again.version, again.revisable) == (1, True)
+    assert again.draft["scores"] == {"anatomy": 4, "overall": 3}
+    assert team.store.queue.submit(rita, task.id, again.draft, 12.5, NOON) == 1  # as it came back
+    for wrong, why in [("", "needs a reason"), (" \n", "needs a reason"), ("Born on 3 May 1958", "may identify")]:
+        with pytest.raises(FeedbackError, match=why):
+            team.submit(rita, task, 2, reason=wrong)
+    clock.move(minutes=29)
+    assert team.submit(rita, task, 2, reason="Mistook the side.") == 2
+    clock.move(minutes=2)
+    for late in (lambda: team.submit(rita, task, 5, reason="x"), lambda: team.store.queue.save(rita, task.id, {}, 1)):
+        with pytest.raises(FeedbackError, match="corrections is over"):
+            late()
+    assert not team.store.queue.get(rita, task.id).revisable
+    assert team.submit(rita, task, 2) == 2
+    said = judgements(engine, "version", "reason", "answer")
+    assert [(v, r, a["scores"]["anatomy"]) for v, r, a in said] == [(1, None, 4), (2, "Mistook the side.", 2)]
+
+
+def test_a_known_answer_is_checked_and_shown_to_nobody(team: Team) -> None:
+    (response,) = team.outputs(count=1)
+    gold = {"scores": {"anatomy": 1, "overall": 1}, "comment": "known-to-be-bad"}
+    project = team.project(items=[NewItem((response,), gold=gold)])
+    assert "known-to-be-bad" not in repr(team.next(team.raters[0], project))
+
+
+# Adjudication
+
+
+@pytest.mark.parametrize(
+    ("kind", "first", "second", "why"),
+    [
+        ("rate", answer(score=5), answer(score=2), "anatomy: 2 to 5"),
+        ("rate", answer(), {"cannot_judge": "other"}, "cannot judge"),
+        ("compare", answer("compare", 0), answer("compare", 1), "different winners"),
+        ("correct", answer("correct", 1), answer("correct", 2), "different corrections"),
+        ("rate", answer(score=5), answer(score=4), None),
+        ("compare", answer("compare", 1), answer("compare", 1), None),
+    ],
+)
+def test_what_raters_disagree_on_goes_to_the_adjudicator(
+    team: Team, engine: sa.Engine, kind: str, first: dict, second: dict, why: str | None
+) -> None:
+    project, queue, ada = team.project(kind, 1), team.store.queue, team.adjudicator
+    said = {}
+    for rater, given in zip(team.raters, (first, second), strict=True):
+        assert team.next(ada, project) is None
+        task = team.next(rater, project)
+        queue.submit(rater, task.id, given, 5.0, NOON)
+        said[rater.id] = task.id
+    before = judgements(engine, "id", "user_id", "answer", "version", purpose="judge")
+    task = team.next(ada, project)
+    if why is None:
+        assert task is None
+        return
+    assert why in task.why
+    for rater in team.raters:  # they do not learn of it: it would tell what the other said
+        own = queue.get(rater, said[rater.id])
+        assert own.why is None and own.others == []
+    assert len(task.others) == 2
+    for given in (first, second):
+        assert any(given.items() <= other.items() for other in task.others)
+    assert not any(rater.id in repr(task) or rater.login in repr(task) for rater in team.raters)
+    outcome = answer(kind, 3)
+    assert queue.submit(ada, task.id, outcome, 9.0, NOON) == 1
+    assert team.next(ada, project) is None
+    assert judgements(engine, "id", "user_id", "answer", "version", purpose="judge") == before
+    ((user, kept),) = judgements(engine, "user_id", "answer", purpose="adjudicate")
+    assert user == ada.id and outcome.items() <= kept.items()
+
+
+def test_a_revision_can_end_a_dispute_and_begin_one(team: Team) -> None:
+    project, (rita, ralf) = team.project(count=1), team.raters
+    hers = team.next(rita, project)
+    team.submit(rita, hers, 5)
+    his = team.next(ralf, project)
+    team.submit(ralf, his, 1)
+    assert team.store.queue.progress(team.adjudicator, project, "adjudicate").total == 1
+    team.submit(ralf, his, 5, reason="Looked again.")
+    assert team.next(team.adjudicator, project) is None
+    team.submit(rita, hers, 2, reason="Looked again.")
+    assert team.next(team.adjudicator, project) is not None
+
+
+def test_an_adjudicator_who_vanishes_leaves_the_item_to_another_and_finds_the_draft(team: Team, clock: Clock) -> None:
+    project, ada = team.project(count=1), team.adjudicator
+    for rater, score in zip(team.raters, (1, 5), strict=True):
+        team.judge_all(rater, project, score)
+    other = account(team.store, team.maintainer, "adam", "adjudicator")
+    team.store.projects.add_member(team.maintainer, project, other.id, "adjudicate")
+    task, queue = team.next(ada, project), team.store.queue
+    queue.save(ada, task.id, {"comment": "Begun."}, 3.0)
+    assert queue.next(other, project, "adjudicate") is None
+    clock.move(minutes=61)
+    back = team.next(ada, project)
+    assert back.id == task.id and back.draft["comment"] == "Begun."
+    clock.move(minutes=61)
+    his = queue.next(other, project, "adjudicate")
+    assert shown(his) == shown(task) and his.draft == {}
+    assert team.next(ada, project) is None
+    queue.submit(other, his.id, answer(), 1.0, NOON)
+    assert queue.next(other, project, "adjudicate") is None
+
+
+def test_who_rates_cannot_adjudicate_in_the_same_project(team: Team) -> None:
+    projects, by, project = team.store.projects, team.maintainer, team.project()
+    both = account(team.store, by, "beth", "adjudicator")
+    projects.add_member(by, project, both.id, "judge")
+    projects.add_member(by, project, both.id, "judge")  # twice is once
+    for person, purpose in [(both, "adjudicate"), (team.adjudicator, "judge")]:
+        with pytest.raises(FeedbackError, match="rate and adjudicate"):
+            projects.add_member(by, project, person.id, purpose)
+    with pytest.raises(AccessError):
+        team.store.queue.next(both, project, "adjudicate")
+    with pytest.raises(AccessError):
+        team.store.queue.next(team.adjudicator, project, "judge")
+
+
+# How far it is
+
+
+def test_progress_counts_what_is_done_and_what_may_still_come(team: Team) -> None:
+    project, (rita, ralf) = team.project(count=4), team.raters
+    queue = team.store.queue
+    assert (queue.progress(rita, project).done, queue.progress(rita, project).total) == (0, 4)
+    assert queue.progress(rita, project).seconds is None
+    task = team.next(rita, project)
+    assert queue.progress(rita, project).total == 4
+    team.submit(rita, task)
+    team.submit(rita, task, 3, reason="A revision is no further item.")
+    progress = queue.progress(rita, project)
+    assert (progress.done, progress.total, progress.seconds) == (1, 4, 3 * 12.5)
+    team.judge_all(rita, project)
+    assert queue.progress(rita, project).seconds == 0
+    assert (queue.progress(ralf, project).done, queue.progress(ralf, project).total) == (0, 4)
+
+
+def test_progress_leaves_out_what_others_have_taken(studio: StudioStore) -> None:
+    team = Team.of(studio, 3)
+    project = team.project(count=4, plan=Plan(overlap=1))
+    team.next(team.raters[0], project)
+    team.submit(team.raters[1], team.next(team.raters[1], project))
+    totals = [studio.queue.progress(rater, project).total for rater in team.raters]
+    assert totals == [3, 3, 2]  # their own, and the two that nobody has
+
+
+# What a person reaches
+
+
+def test_a_rater_reaches_nothing_of_another(team: Team) -> None:
+    project, (rita, ralf), queue = team.project(), team.raters, team.store.queue
+    task = team.next(rita, project)
+    team.submit(rita, task)
+    held = team.next(rita, project)
+    for one in (task.id, held.id, "", "nobody's", project):
+        for call in (
+            lambda one=one: queue.get(ralf, one),
+            lambda one=one: queue.save(ralf, one, {}, 1.0),
+            lambda one=one: queue.submit(ralf, one, answer(), 1.0, NOON),
+        ):
+            with pytest.raises(AccessError, match="no such item for you"):
+                call()
+    assert queue.history(ralf, project) == []
+
+
+def test_a_rater_reaches_no_other_project(team: Team) -> None:
+    store, by, (rita, ralf) = team.store, team.maintainer, team.raters
+    other = store.projects.make(by, "other", "rate", RUBRIC)
+    store.projects.add_items(by, other, [NewItem((one,)) for one in team.outputs()])
+    store.projects.add_member(by, other, ralf.id)
+    closed = team.project(name="closed")
+    left = team.next(rita, closed)
+    store.projects.change_state(by, closed, "closed")
+    for project, person in [(other, ralf), (other, rita), (closed, rita), ("none", rita), (closed, team.adjudicator)]:
+        purpose = "adjudicate" if person is team.adjudicator else "judge"
+        for call in (
+            lambda of=(person, project, purpose): store.queue.next(*of),
+            lambda of=(person, project, purpose): store.queue.progress(*of),
+            lambda of=(person, project, purpose): store.queue.history(*of),
+            lambda of=(person, project): store.projects.get(*of),
+        ):
+            with pytest.raises(AccessError, match="no such project for you"):
+                call()
+        assert store.projects.of(person) == []
+    for call in (
+        lambda: store.queue.get(rita, left.id),
+        lambda: store.queue.save(rita, left.id, {}, 1.0),
+        lambda: team.submit(rita, left),
+    ):
+        with pytest.raises(AccessError):
+            call()
+    store.projects.change_state(by, other, "open")
+    assert store.queue.next(ralf, other) and store.projects.get(ralf, other).name == "other"
+    for purpose in ("adjudicate", "", "maintain"):
+        with pytest.raises(AccessError):
+            store.queue.next(ralf, other, purpose)
+    with pytest.raises(AccessError):
+        store.queue.next(rita, other)
+
+
+def test_what_is_a_maintainers_is_refused_to_others(team: Team) -> None:
+    store, project = team.store, team.project()
+    for person in (*team.raters, team.adjudicator):
+        for call in (
+            lambda by=person: store.people.add(by, "eve", "maintainer", "long enough"),
+            lambda by=person: store.people.everyone(by),
+            lambda by=person: store.people.change_role(by, by.id, "maintainer"),
+            lambda by=person: store.people.change_password(by, team.maintainer.id, "long enough"),
+            lambda by=person: store.people.disable(by, team.maintainer.id),
+            lambda by=person: store.projects.make(by, "mine", "rate", RUBRIC),
+            lambda by=person: store.projects.add_items(by, project, []),
+            lambda by=person: store.projects.add_member(by, project, by.id),
+            lambda by=person: store.projects.change_state(by, project, "closed"),
+            lambda by=person: store.projects.responses(by, "image"),
+            lambda by=person: store.projects.pairs(by, "image"),
+            lambda by=person: store.withdraw_person(by, by.id),
+            lambda by=person: store.withdraw_patient(by, "archive", "1"),
+            lambda by=person: store.add_run(
+                by, task="t", inputs=[], outputs=[], settings={}, seed=0, model_name="m", model_fingerprint="f", key="k"
+            ),
+        ):
+            with pytest.raises(AccessError):
+                call()
+    with pytest.raises(AccessError):  # nor does a maintainer rate where nobody has let them in
+        store.queue.next(team.maintainer, project)
+
+
+def test_a_role_that_is_taken_away_and_an_account_that_has_ended_reach_nothing(team: Team) -> None:
+    store, by, project = team.store, team.maintainer, team.project()
+    rita = team.raters[0]
+    task = team.next(rita, project)
+    store.people.disable(by, rita.id)
+    store.people.change_role(by, team.adjudicator.id, "rater")
+    demoted = store.people.of_subject("test|judith")
+    for call in (
+        lambda: store.queue.next(rita, project),
+        lambda: store.queue.save(rita, task.id, {}, 1.0),
+        lambda: team.submit(rita, task),
+        lambda: store.queue.next(demoted, project, "adjudicate"),
+    ):
+        with pytest.raises(AccessError):
+            call()
+
+
+@pytest.mark.parametrize("kind", ["rate", "compare", "correct"])
+def test_a_task_names_neither_model_nor_person(team: Team, engine: sa.Engine, kind: str) -> None:
+    project = team.project(kind, 1)
+    for rater, score in zip(team.raters, (1, 4), strict=True):
+        task = team.next(rater, project)
+        team.submit(rater, task, score)
+    tasks = repr([task, team.store.queue.get(team.raters[1], task.id), team.next(team.adjudicator, project)])
+    with engine.connect() as connection:
+        versions = connection.scalars(sa.select(TABLES["model_versions"].c.id)).all()
+        runs = connection.scalars(sa.select(TABLES["generations"].c.id)).all()
+    people = [team.maintainer, team.adjudicator, *team.raters]
+    names = [MODEL, OTHER, FINGERPRINT, str(SEED), SETTING, "scheduler", *versions, *runs]
+    names += [name for person in people for name in (person.id, person.login)]
+    assert versions and runs
+    assert [name for name in names if name in tasks] == []
