@@ -13,6 +13,7 @@ from core.feedback.export import LAYOUTS
 from core.feedback.judged import Judged, judged
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
+from core.feedback.rubric import SCALE
 from core.feedback.standing import standings, table
 from studio import context
 
@@ -56,6 +57,7 @@ def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
     names = [criterion.name for criterion in project.rubric.criteria]
     criterion = st.selectbox("Criterion", names, index=len(names) - 1)
     raters, items, values = table(found, criterion)
+    scored = project.kind == "rate"
     rows = [
         {
             "statistic": one.name,
@@ -65,13 +67,13 @@ def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
             "items": one.items,
             "raters": one.raters,
         }
-        for one in bootstrapped(values, ordered=project.kind == "rate")
+        for one in bootstrapped(values, ordered=scored, categories=SCALE if scored else None)
     ]
     st.dataframe(rows, hide_index=True)
     st.caption("Several statistics stand side by side because skewed scores pull them apart: look at all of them.")
     apart = [(item, column) for item, column in zip(items, values.T, strict=True) if _spread(column) >= 2]
-    if project.kind == "rate" and apart:
-        with st.expander(f"{len(apart)} items on which raters lie two or more apart"):
+    if scored and apart:
+        with st.expander(f"Items on which raters lie two or more apart: {len(apart)}"):
             lines = [{"item": item, **dict(zip(raters, column, strict=True))} for item, column in apart[:200]]
             st.dataframe(lines, hide_index=True)
 

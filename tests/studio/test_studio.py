@@ -108,8 +108,8 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     go(page, "Progress")
     expect(page.get_by_role("heading", name="Agreement")).to_be_visible()
     expect(page.get_by_role("heading", name="Raters", exact=True)).to_be_visible()
-    page.get_by_label("Layout").click()
-    page.get_by_role("option", name="label_studio").click()
+    page.get_by_label("Layout").fill("label_studio")
+    page.get_by_label("Layout").press("Enter")
     page.get_by_role("button", name="Prepare the file").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download").click()
