@@ -46,13 +46,18 @@ class Driver:
 
     def close(self, key: Hashable) -> None:
         """Ends a program before its next step; what it has put out stays valid."""
-        self._programs.pop(key).close()
+        self._take_out(key).close()
 
     def fail(self, error: Exception) -> None:
         """Ends all programs with an error, so that each takes its conversation back to where it was."""
         for key in self.running:
             with suppress(Exception):
-                self._programs.pop(key).throw(error)
+                self._take_out(key).throw(error)
+
+    def _take_out(self, key: Hashable) -> Program:
+        """Forgets a program, and what it was to be sent: a key may hold a request with its pictures."""
+        del self._inbox[key]
+        return self._programs.pop(key)
 
     def step(self) -> Iterator[tuple[Hashable, Event | Ended]]:
         """Advances every program to its next request, then answers all requests in one forward pass. A program with
@@ -66,7 +71,7 @@ class Driver:
                 try:
                     item = self._programs[key].send(self._inbox[key])
                 except Exception as error:
-                    del self._programs[key]
+                    self._take_out(key)
                     yield key, Ended(None if isinstance(error, StopIteration) else error)
                     break
                 self._inbox[key] = None

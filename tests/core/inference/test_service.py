@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 from collections.abc import Iterator
 from threading import Event as Flag
 from threading import Thread
@@ -132,6 +134,23 @@ def test_a_failure_reaches_its_owner_alone(service: Service, tiny_generator: Gen
         list(fails)
     assert texts(list(works))
     assert broken.session.history == []
+
+
+def test_nothing_of_a_request_stays(service: Service, tiny_generator: Generator) -> None:
+    def ended() -> list[weakref.ref]:
+        done, stopped, failed = (writing(tiny_generator, tokens=n) for n in (4, 5000, 4))
+        failed.inputs.append(object())
+        requests = [service.submit("a", tiny_generator, turn) for turn in (done, stopped, failed)]
+        list(requests[0])
+        started(requests[1]).close()
+        with pytest.raises(AttributeError):
+            list(requests[2])
+        return [weakref.ref(of) for request in requests for of in (request, request.turn)]
+
+    remains = ended()
+    list(service.submit("b", tiny_generator, writing(tiny_generator)))  # a step later
+    gc.collect()
+    assert [ref() for ref in remains if ref() is not None] == []
 
 
 def test_an_idle_conversation_goes_on_as_if_it_had_kept_its_memory(service: Service, tiny_generator: Generator) -> None:
