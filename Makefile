@@ -20,7 +20,7 @@ help:  ## what can be made
 
 setup: $(VENV)/.installed  ## install into .venv: once, and again when the requirements change
 
-run: setup  ## start the demo, and the studio where there is one
+run: setup  ## start the demo and the studio
 	@$(PY) app.py --studio $(APP)
 
 test: lint  ## check the style, then run all tests

@@ -412,28 +412,10 @@ def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float | None:
     Raises:
         FeedbackError: the masks are not bool of one size.
     """
-    from core.evaluation import metrics  # loads nltk and scikit-image, which nothing else here needs
-
-    _check_masks(mask_a, mask_b)
-    return metrics.dice(mask_a, mask_b) if mask_a.any() or mask_b.any() else None
-
-
-def hd95(mask_a: np.ndarray, mask_b: np.ndarray) -> float | None:
-    """95th percentile of the Hausdorff distance of two raters' bool masks [H, W], in pixels, as ``metrics.hd95``
-    defines it; None where either is empty.
-
-    Raises:
-        FeedbackError: the masks are not bool of one size.
-    """
-    from core.evaluation import metrics  # loads nltk and scikit-image, which nothing else here needs
-
-    _check_masks(mask_a, mask_b)
-    return metrics.hd95(mask_a, mask_b) if mask_a.any() and mask_b.any() else None
-
-
-def _check_masks(mask_a: np.ndarray, mask_b: np.ndarray) -> None:
     if mask_a.shape != mask_b.shape or mask_a.ndim != 2 or mask_a.dtype != bool or mask_b.dtype != bool:
         raise FeedbackError("Two masks must be bool and of one size", value=(mask_a.shape, mask_b.shape))
+    size = int(mask_a.sum()) + int(mask_b.sum())
+    return 2 * int((mask_a & mask_b).sum()) / size if size else None
 
 
 # Shared --------------------------------------------------------------------------------------------------------------

@@ -24,7 +24,6 @@ from core.feedback.agreement import (
     bradley_terry,
     dice,
     gwet_ac,
-    hd95,
     icc,
     krippendorff_alpha,
     percent_agreement,
@@ -289,17 +288,6 @@ def davidson_by_roots(wins: np.ndarray, ties: np.ndarray) -> np.ndarray:
     return solved.x
 
 
-def hd95_by_points(a: np.ndarray, b: np.ndarray) -> float:
-    """By the distances of all points of the contours: pixels with a side on the background or the border."""
-    contours = []
-    for mask in (a, b):
-        padded = np.pad(mask, 1)
-        sides = [padded[1:-1, :-2], padded[1:-1, 2:], padded[:-2, 1:-1], padded[2:, 1:-1]]
-        contours.append(np.argwhere(mask & ~np.logical_and.reduce(sides)))
-    apart = np.sqrt(((contours[0][:, None] - contours[1]) ** 2).sum(axis=-1))
-    return max(np.percentile(apart.min(axis=1), 95), np.percentile(apart.min(axis=0), 95))
-
-
 @pytest.mark.parametrize("level", LEVELS)
 @pytest.mark.parametrize("seed", range(8))
 def test_alpha_is_the_one_by_pairs(level: str, seed: int) -> None:
@@ -369,21 +357,18 @@ def test_masks_are_compared_point_by_point(seed: int) -> None:
     a, b = random.random((2, 17, 23)) < (0.05, 0.3, 0.9)[seed % 3]
     points = [set(map(tuple, np.argwhere(mask).tolist())) for mask in (a, b)]
     assert dice(a, b) == CLOSE(2 * len(points[0] & points[1]) / (len(points[0]) + len(points[1])))
-    assert hd95(a, b) == CLOSE(hd95_by_points(a, b))
 
 
 def test_masks_by_hand() -> None:
     a, b = np.zeros((2, 12, 12), bool)
     a[2:6, 2:6], b[2:6, 4:8] = True, True  # the same square two pixels on, half of it in common
-    assert dice(a, b) == 0.5 and hd95(a, b) == 2.0
-    assert dice(a, a) == 1.0 and hd95(a, a) == 0.0
-    assert dice(a, np.zeros_like(a)) == 0.0 and hd95(a, np.zeros_like(a)) is None
+    assert dice(a, b) == 0.5
+    assert dice(a, a) == 1.0
+    assert dice(a, np.zeros_like(a)) == 0.0
     assert dice(np.zeros_like(a), np.zeros_like(a)) is None
     for other in (b[:5], b.astype(int)):
         with pytest.raises(FeedbackError, match="masks"):
             dice(a, other)
-        with pytest.raises(FeedbackError, match="masks"):
-            hd95(a, other)
 
 
 # The bootstrap -------------------------------------------------------------------------------------------------------
