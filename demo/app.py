@@ -25,6 +25,8 @@ from demo.strings import label
 HERE = Path(__file__).parent
 ELEMENTS = HERE.parent / "core" / "elements"
 STYLES = [HERE / "style.css", ELEMENTS / "elements.css"]
+TINY_WIDTH = 512
+"""Up to this hidden size a model is for trying the program, and the page says so."""
 SYSTEM_FONTS = ("system-ui", "-apple-system", "Segoe UI", "Roboto", "Helvetica Neue", "Arial", "sans-serif")
 FIXED_FONTS = ("ui-monospace", "SFMono-Regular", "Menlo", "Consolas", "monospace")
 
@@ -109,6 +111,8 @@ def build(
         gr.HTML("<h1>UniMed Studio</h1>", elem_id="title")
         gr.HTML(label("subtitle"), elem_id="subtitle")
         gr.HTML(label("notice"), elem_id="notice")
+        if all(version.generator.config.llm.hidden_size <= TINY_WIDTH for version in versions.values()):
+            gr.HTML(label("small model"), elem_classes="notes")
         told = gr.HTML()
         with gr.Tabs(elem_id="rooms"):
             with gr.Tab(label("tab workbench"), elem_id="workbench"):

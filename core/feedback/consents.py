@@ -45,6 +45,8 @@ def find(session: Session, code: str, *, hold: bool = False) -> models.Consent:
     Raises:
         FeedbackError: nobody has that code.
     """
+    if not code.strip():
+        raise FeedbackError("There is no withdrawal code", remedy="Enter the one that you were given")
     query = select(models.Consent).where(models.Consent.code_hash == code_hash(code))
     found = session.scalar(query.with_for_update(read=True) if hold else query)  # SQLite has one write at a time anyway
     if found is None:

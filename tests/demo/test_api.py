@@ -5,6 +5,7 @@ from __future__ import annotations
 import base64
 import json
 import re
+import shutil
 import signal
 import socket
 import subprocess
@@ -177,6 +178,16 @@ def test_plain_http_is_enough(http: httpx.Client, demo: Demo) -> None:
     assert event == "complete" and httpx.get(drawn["url"], trust_env=False).content.startswith(b"\x89PNG")
     event, data = call(http, "text_to_image", "", 7)
     assert event == "error" and "needs a prompt" in str(data)
+
+
+@pytest.mark.skipif(shutil.which("curl") is None, reason="no curl")
+def test_the_curl_lines_of_the_readme_work(demo: Demo) -> None:
+    (block,) = re.findall(r"```sh\n(curl .*?)```", (ROOT / "README.md").read_text(encoding="utf-8"), re.S)
+    begin, _, follow = block.replace("http://127.0.0.1:7860/", demo.url).rpartition("\ncurl")
+    asked = subprocess.run(["sh", "-c", begin], capture_output=True, text=True, check=True).stdout
+    follow = f"curl -s{follow}".replace("EVENT_ID", json.loads(asked)["event_id"])
+    told = subprocess.run(["sh", "-c", follow], capture_output=True, text=True, check=True, timeout=60).stdout
+    assert "event: complete" in told
 
 
 def test_what_nobody_should_call_is_not_there(http: httpx.Client) -> None:

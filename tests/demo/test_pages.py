@@ -415,7 +415,7 @@ def test_feedback_is_kept_with_consent_and_withdrawn_with_a_code(visitor: Page, 
     room = run(visitor, "report")
     press(room, "Feedback on this answer ▼")
     press(room, "Send feedback")
-    expect(room.get_by_role("alert")).to_contain_text("Choose thumb up or down first")
+    expect(room.get_by_role("alert")).to_contain_text("Choose thumb up or down as well")
     room.get_by_label("Bad").check()
     room.get_by_label("In a sentence (optional)").fill("It names no organ.")
     room.get_by_label("What it should have said (optional)").fill("A slice of the spine.")
