@@ -140,6 +140,16 @@ def _feedback_parser(commands: argparse._SubParsersAction) -> None:
     user.add_argument("--role", required=True, help="rater, adjudicator or maintainer; the first is a maintainer")
     user.set_defaults(command=_feedback_user)
 
+    run = commands.add_parser("run", help="do a task on every file with several seeds, to have the outputs rated")
+    run.add_argument("files", nargs="*", help="DICOM, NIfTI, PNG, JPEG or TIFF, for tasks that take one")
+    run.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
+    run.add_argument("--task", required=True, help=", ".join(TASKS))
+    run.add_argument("--prompt", default="", help="question, caption or whatever the task asks for")
+    run.add_argument("--seeds", type=int, default=1, metavar="N", help="seeds from 0 to N - 1 (default: 1)")
+    run.add_argument("--steps", type=int, help="number of timesteps of an image (default: the model's)")
+    run.add_argument("--model", default=default_model(), help="checkpoint folder or hub id (default: nano)")
+    run.set_defaults(command=_feedback_run)
+
 
 def _info(options: argparse.Namespace) -> None:
     from core.model.checkpoint import load
@@ -297,6 +307,36 @@ def _feedback_user(options: argparse.Namespace) -> None:
     with _studio_store() as store:
         store.people.add(None, options.name, options.role, password)
     print(f"{options.name} can log in as {options.role}")
+
+
+def _feedback_run(options: argparse.Namespace) -> None:
+    """The same command again stores nothing twice."""
+    from core.data.images import open_image
+    from core.inference.generator import Generator
+    from core.inference.once import run_task
+    from core.model.checkpoint import load
+
+    task = get_task(options.task)
+    if bool(task.images) != bool(options.files):
+        needs = "needs files" if task.images else "takes no file"
+        raise PromptError(f"{task.title} {needs}", value=len(options.files))
+    scans = [[open_image(path)] for path in options.files] or [[]]
+    with _studio_store() as store:
+        by, generator, stored = store.people.named(options.by), Generator(load(options.model)), 0
+        for images in scans:
+            for seed in range(options.seeds):
+                answer = run_task(generator, task, images, options.prompt, seed, options.steps)
+                about, of = answer.provenance.record(answer.seconds), [image.sha256 for image in images]
+                store.add_run(
+                    by, task=task.name, inputs=task.build(images, options.prompt), outputs=answer.segments, seed=seed,
+                    settings=about["parameters"], model_name=about["model"],
+                    model_fingerprint=generator.checkpoint.fingerprint,
+                    key=json.dumps([task.name, of, options.prompt, seed, about["parameters"]]),
+                    case=("file", of[0], "") if of else None,
+                )  # fmt: skip
+                stored += len(answer.segments)
+                print(f"\r{stored} outputs", end="", file=sys.stderr, flush=True)
+    print(f"\n{stored} outputs of {task.name} are there to be rated")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,12 @@ class Dealer:
             select(Item)
             .join(first, first.item_id == Item.id)
             .where(*self._there(), Item.repeated, ~self._mine(Assignment.occasion == 1))
-            .where(first.user_id == self._person.id, first.purpose == "judge", first.occasion == 0)
+            .where(
+                first.user_id == self._person.id,
+                first.project_id == self._project.id,
+                first.purpose == "judge",
+                first.occasion == 0,
+            )
             .where(first.submitted_at <= self._now - timedelta(days=self._plan.washout_days))
         )
         return self._assign(self._session.scalar(query.order_by(first.submitted_at).limit(1)), 1)

@@ -141,6 +141,18 @@ class People:
             session.execute(delete(Login).where(Login.user_id == user_id))
             audit.record(session, by.id, "disable", user)
 
+    def named(self, login: str) -> Person:
+        """Somebody by name, for commands on the machine itself.
+
+        Raises:
+            FeedbackError: there is no such account, or it has ended.
+        """
+        with self._database.reading() as session:
+            user = session.scalar(select(User).where(User.login == login, User.disabled_at.is_(None)))
+            if user is None:
+                raise FeedbackError("There is no such account", value=login, remedy="Make it with `feedback user`")
+            return _person(user)
+
     # Logging in
 
     def log_in(self, login: str, password: str) -> str:

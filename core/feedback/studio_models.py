@@ -152,7 +152,7 @@ class Judgement(Base):
         one_of("purpose", PURPOSES),
         CheckConstraint("version >= 1", name="version"),
         CheckConstraint("version = 1 OR reason IS NOT NULL", name="reason"),
-        Index(None, "project_id", "item_id"),
+        Index(None, "item_id"),
         Index(None, "user_id", "project_id"),
     )
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 
 import pytest
+import sqlalchemy as sa
 
-from core.feedback.models import utc_now
+from core.feedback.models import Base, utc_now
 from core.feedback.people import Person
 from core.feedback.projects import NewItem
 from core.feedback.queue import Task
@@ -110,3 +111,16 @@ def answer(kind: str = "rate", score: int = 4) -> dict:
     if kind == "compare":
         return {"choices": {"anatomy": score % 2, "overall": "tie"}, "opened": True}
     return {"scores": {"anatomy": score, "overall": 3}, "opened": True}
+
+
+def judgements(engine: sa.Engine, *columns: str, **of: object) -> list[tuple]:
+    """What is written down, the oldest first."""
+    table = Base.metadata.tables["judgements"]
+    query = sa.select(*(table.c[name] for name in columns)).order_by(table.c.created_at)
+    with engine.connect() as connection:
+        return [tuple(row) for row in connection.execute(query.filter_by(**of))]
+
+
+def told_apart(task: Task) -> str:
+    """What tells the items of a project apart."""
+    return task.shown.prompt

@@ -8,6 +8,7 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from pydicom.data import get_testdata_file
 
 from core.__main__ import main
 from core.feedback.studio import StudioStore
@@ -87,3 +88,25 @@ def test_verify_says_what_it_found(store: StudioStore, data: Path, capsys: pytes
     assert any(line.startswith("users: ") and line.endswith("was changed") for line in lines)
     assert any("1 to 1 are missing" in line for line in lines)
     assert newest not in "".join(lines)
+
+
+def test_outputs_come_into_the_store_to_be_rated(
+    store: StudioStore, tiny_checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    add("mona", "maintainer")
+    add("rita", "rater")
+    mona, scan = store.people.named("mona"), str(get_testdata_file("CT_small.dcm", download=False))
+    model = ["--model", str(tiny_checkpoint), "--by", "mona", "--task"]
+    for _ in range(2):  # the second time stores nothing
+        assert main(["feedback", "run", *model, "super_resolution", "--steps", "2", "--seeds", "3", scan]) == 0
+        assert main(["feedback", "run", *model, "vqa", "--prompt", "Which organ is shown?", scan]) == 0
+    assert (len(store.projects.responses(mona, "image")), len(store.projects.responses(mona, "text"))) == (3, 1)
+    assert len(store.projects.pairs(mona, "image")) == 3
+    for wrong, why in [
+        (["super_resolution"], "needs files"),
+        (["text_to_image", "--prompt", "A CT.", scan], "takes no file"),
+        (["vqa", "--prompt", "Which?", scan, "--by", "rita"], "not for you"),
+        (["vqa", "--prompt", "Which?", scan, "--by", "nobody"], "no such account"),
+    ]:
+        assert main(["feedback", "run", *model, *wrong]) == 2
+        assert why in capsys.readouterr().err

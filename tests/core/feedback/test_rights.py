@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -150,6 +152,47 @@ def test_who_holds_an_item_that_is_withdrawn_goes_on_with_the_next(team: Team) -
     team.store.withdraw_patient(team.maintainer, "archive", "Doe")
     after = team.judge_all(rita, project)
     assert task.id not in {one.id for one in after}
+
+
+def test_withdrawals_in_the_midst_of_rating(open_studio: Callable[[], StudioStore], engine: sa.Engine) -> None:
+    """Nothing that is withdrawn is said after it, nobody else is held up, and the log fits at every moment."""
+    team = Team.of(open_studio(), 4)
+    ids = team.outputs(count=6, patient="Doe") + team.outputs(count=6, model="second")
+    project = team.project(items=[NewItem((one,)) for one in ids], plan=Plan(design="crossed"))
+    stores, errors, begun = [open_studio() for _ in team.raters], [], threading.Barrier(5)
+
+    def rate(number: int) -> None:
+        own, rater = replace(team, store=stores[number]), team.raters[number]
+        begun.wait()
+        while True:
+            try:
+                own.judge_all(rater, project, number + 1)
+                return
+            except AccessError as error:
+                if number:
+                    errors.append(error)
+                return
+            except FeedbackError as error:
+                if "withdrawn" not in str(error):
+                    errors.append(error)
+                    return
+
+    threads = [threading.Thread(target=rate, args=(number,)) for number in range(4)]
+    for thread in threads:
+        thread.start()
+    begun.wait()
+    found = list(team.store.verify())
+    team.store.withdraw_person(team.maintainer, team.raters[0].id)
+    found += team.store.verify()
+    team.store.withdraw_patient(team.maintainer, "archive", "Doe")
+    for thread in threads:
+        found += team.store.verify()
+        thread.join()
+    assert errors == [] and found == [] and list(team.store.verify()) == []
+    gone = {item.id for item in rows(engine, "items") if item.withdrawn_at}
+    said = {(j.item_id, j.user_id) for j in rows(engine, "judgements") if j.answer}
+    assert len(gone) == 6 and not any(item in gone or user == team.raters[0].id for item, user in said)
+    assert len(said) == 3 * 6
 
 
 def test_a_visitor_who_withdraws_takes_their_items_out_of_the_studio(

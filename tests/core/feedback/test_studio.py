@@ -1,9 +1,8 @@
-"""Projects, and the way of an item from the queue to a judgement that counts; on both databases."""
+"""Projects of each kind, and from what is entered to a judgement that counts; on both databases."""
 
 from __future__ import annotations
 
 import threading
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -11,25 +10,20 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
-from core.feedback.models import Base
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan, Rubric
 from core.feedback.studio import StudioStore
 from tests.core.feedback.team import (
-    FINGERPRINT,
-    MODEL,
     NOON,
     OTHER,
     RUBRIC,
-    SEED,
-    SETTING,
     Clock,
     Team,
     account,
     answer,
+    judgements,
+    told_apart,
 )
-
-TABLES = Base.metadata.tables
 
 
 @pytest.fixture
@@ -42,18 +36,6 @@ def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
     return Clock(monkeypatch)
 
 
-def judgements(engine: sa.Engine, *columns: str, **of: object) -> list[tuple]:
-    table = TABLES["judgements"]
-    query = sa.select(*(table.c[name] for name in columns)).order_by(table.c.created_at)
-    with engine.connect() as connection:
-        return [tuple(row) for row in connection.execute(query.filter_by(**of))]
-
-
-def shown(task: object) -> str:
-    """What tells the items of a rating project apart."""
-    return task.shown.prompt
-
-
 # Projects
 
 
@@ -64,7 +46,7 @@ def test_a_project_of_each_kind_from_making_to_the_last_item(team: Team, engine:
             (info,) = [info for info in team.store.projects.of(rater) if info.id == project]
             assert (info.kind, info.state, info.items, info.rubric) == (kind, "open", 3, RUBRIC)
             tasks = team.judge_all(rater, project)
-            assert len({shown(task) for task in tasks}) == 3
+            assert len({told_apart(task) for task in tasks}) == 3
             assert {len(task.order) for task in tasks} == {2 if kind == "compare" else 1}
         said = judgements(engine, "item_id", "user_id", "answer", project_id=project)
         assert len({(item, user) for item, user, _ in said}) == len(said) == 6
@@ -108,152 +90,6 @@ def test_pairs_are_of_one_request_and_different_models(team: Team) -> None:
     assert {frozenset(pair) for pair in found} == {frozenset(pair) for pair in zip(one, other, strict=True)}
     assert team.store.projects.pairs(team.maintainer, "image", "editing") == []
     assert set(team.store.projects.responses(team.maintainer, "image", "super_resolution")) == {*one, *other}
-
-
-# Dealing
-
-
-def test_nobody_is_dealt_more_than_the_overlap(open_studio: Callable[[], StudioStore], engine: sa.Engine) -> None:
-    """Four raters at once, each with a connection of their own."""
-    team = Team.of(open_studio(), 4)
-    project, together, errors = team.project(count=6), threading.Barrier(4), []
-    stores = [open_studio() for _ in team.raters]
-
-    def rate(number: int) -> None:
-        try:
-            together.wait()
-            replace(team, store=stores[number]).judge_all(team.raters[number], project)
-        except Exception as error:
-            errors.append(error)
-
-    threads = [threading.Thread(target=rate, args=(number,)) for number in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert errors == []
-    said = judgements(engine, "item_id", "user_id")
-    assert len(set(said)) == len(said) == 12
-    assert set(Counter(item for item, _ in said).values()) == {2}
-    assert list(team.store.verify()) == []
-
-
-def test_two_who_ask_at_once_get_one_item_between_them(open_studio: Callable[[], StudioStore]) -> None:
-    team = Team.of(open_studio())
-    project, together, got = team.project(count=1, plan=Plan(overlap=1)), threading.Barrier(2), []
-    stores = [open_studio(), open_studio()]
-
-    def ask(number: int) -> None:
-        together.wait()
-        got.append(stores[number].queue.next(team.raters[number], project))
-
-    threads = [threading.Thread(target=ask, args=(number,)) for number in range(2)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert len(got) == 2 and got.count(None) == 1
-
-
-def test_asking_again_gives_the_same_item(team: Team) -> None:
-    project, rita = team.project(), team.raters[0]
-    first = team.next(rita, project)
-    assert team.next(rita, project) == first
-    assert team.store.queue.get(rita, first.id) == first
-
-
-def test_the_item_of_who_vanishes_comes_to_another_and_their_draft_waits(
-    team: Team, clock: Clock, engine: sa.Engine
-) -> None:
-    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
-    hers = team.next(rita, project)
-    team.store.queue.save(rita, hers.id, {"scores": {"anatomy": 2}, "comment": "Blurred at the rim."}, 30.0)
-    assert team.next(ralf, project) is None
-    clock.move(minutes=61)
-    his = team.next(ralf, project)
-    assert shown(his) == shown(hers) and his.draft == {} and his.id != hers.id
-    assert team.next(rita, project) is None
-    clock.move(minutes=61)  # now he is gone as well
-    back = team.next(rita, project)
-    assert back.id == hers.id and back.active_seconds == 30.0
-    assert back.draft["scores"] == {"anatomy": 2} and back.draft["comment"] == "Blurred at the rim."
-    assert team.next(ralf, project) is None
-    team.submit(rita, back)
-    team.submit(ralf, his)  # what he did is not thrown away when he comes back late
-    assert sorted(judgements(engine, "user_id", "version")) == sorted([(rita.id, 1), (ralf.id, 1)])
-    assert team.next(rita, project) is None and team.next(ralf, project) is None
-    with engine.connect() as connection:
-        assert connection.scalar(sa.select(TABLES["items"].c.taken)) == 2
-
-
-def test_who_comes_back_finds_their_draft_before_anything_new(team: Team, clock: Clock) -> None:
-    project, (rita, _) = team.project(), team.raters
-    hers = team.next(rita, project)
-    team.store.queue.save(rita, hers.id, {"comment": "Mine."}, 1.0)
-    clock.move(minutes=61)
-    assert team.next(rita, project).id == hers.id
-
-
-def test_saving_keeps_the_item(team: Team, clock: Clock) -> None:
-    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
-    task = team.next(rita, project)
-    for seconds in range(4):
-        clock.move(minutes=40)
-        team.store.queue.save(rita, task.id, {}, seconds)
-        assert team.next(ralf, project) is None
-
-
-def test_a_save_that_comes_after_the_item_was_given_away_does_not_take_it_back(team: Team, clock: Clock) -> None:
-    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
-    task = team.next(rita, project)
-    clock.move(minutes=61)
-    his = team.next(ralf, project)
-    team.store.queue.save(rita, task.id, {"comment": "Late."}, 1.0)
-    assert team.next(rita, project) is None
-    assert team.next(ralf, project).id == his.id
-
-
-def test_crossed_everybody_rates_everything_in_an_order_of_their_own(team: Team) -> None:
-    project = team.project(count=12, plan=Plan(design="crossed", overlap=1))
-    orders = [[shown(task) for task in team.judge_all(rater, project)] for rater in team.raters]
-    assert len(set(orders[0])) == 12 and sorted(orders[0]) == sorted(orders[1])
-    assert orders[0] != orders[1]
-
-
-def test_split_readers_and_items_are_dealt_into_groups(studio: StudioStore) -> None:
-    team = Team.of(studio, 3)
-    project = team.project(count=7, plan=Plan(design="split", groups=2))
-    first = team.next(team.raters[1], project)
-    later = account(studio, team.maintainer, "late", "rater")
-    studio.projects.add_member(team.maintainer, project, later.id)
-    assert team.next(team.raters[1], project) == first
-    got = [{shown(task) for task in team.judge_all(rater, project)} for rater in (*team.raters, later)]
-    assert got[0] == got[2] and got[1] == got[3]
-    assert got[0].isdisjoint(got[1]) and len(got[0]) + len(got[1]) == 7
-    assert {len(got[0]), len(got[1])} == {3, 4}
-    assert shown(first) in got[1]
-
-
-def test_a_repeat_comes_after_the_washout_and_as_if_it_were_new(team: Team, clock: Clock, engine: sa.Engine) -> None:
-    project, rita = team.project(count=2, plan=Plan(washout_days=14), repeated=True), team.raters[0]
-    first = team.judge_all(rater := rita, project)
-    team.judge_all(team.raters[1], project)
-    assert team.next(rater, project) is None
-    assert team.store.queue.progress(rita, project).total == 4
-    clock.move(days=13, hours=23)
-    assert team.next(rita, project) is None
-    clock.move(hours=2)
-    again = team.next(rita, project)
-    assert again.id not in {task.id for task in first}
-    assert (again.draft, again.version) == ({}, 0)
-    clock.move(hours=2)
-    assert team.next(rita, project).id == again.id  # also when the lease has run out
-    team.submit(rita, again, score=1)
-    assert len(team.judge_all(rita, project)) == 1
-    assert team.next(rita, project) is None
-    said = judgements(engine, "item_id", "occasion", user_id=rita.id)
-    assert sorted(Counter(said).values()) == [1, 1, 1, 1] and Counter(o for _, o in said) == {0: 2, 1: 2}
-    assert team.next(team.adjudicator, project) is None  # with oneself nobody disagrees
 
 
 # Answers
@@ -435,7 +271,7 @@ def test_an_adjudicator_who_vanishes_leaves_the_item_to_another_and_finds_the_dr
     assert back.id == task.id and back.draft["comment"] == "Begun."
     clock.move(minutes=61)
     his = queue.next(other, project, "adjudicate")
-    assert shown(his) == shown(task) and his.draft == {}
+    assert told_apart(his) == told_apart(task) and his.draft == {}
     assert team.next(ada, project) is None
     queue.submit(other, his.id, answer(), 1.0, NOON)
     assert queue.next(other, project, "adjudicate") is None
@@ -453,146 +289,3 @@ def test_who_rates_cannot_adjudicate_in_the_same_project(team: Team) -> None:
         team.store.queue.next(both, project, "adjudicate")
     with pytest.raises(AccessError):
         team.store.queue.next(team.adjudicator, project, "judge")
-
-
-# How far it is
-
-
-def test_progress_counts_what_is_done_and_what_may_still_come(team: Team) -> None:
-    project, (rita, ralf) = team.project(count=4), team.raters
-    queue = team.store.queue
-    assert (queue.progress(rita, project).done, queue.progress(rita, project).total) == (0, 4)
-    assert queue.progress(rita, project).seconds is None
-    task = team.next(rita, project)
-    assert queue.progress(rita, project).total == 4
-    team.submit(rita, task)
-    team.submit(rita, task, 3, reason="A revision is no further item.")
-    progress = queue.progress(rita, project)
-    assert (progress.done, progress.total, progress.seconds) == (1, 4, 3 * 12.5)
-    team.judge_all(rita, project)
-    assert queue.progress(rita, project).seconds == 0
-    assert (queue.progress(ralf, project).done, queue.progress(ralf, project).total) == (0, 4)
-
-
-def test_progress_leaves_out_what_others_have_taken(studio: StudioStore) -> None:
-    team = Team.of(studio, 3)
-    project = team.project(count=4, plan=Plan(overlap=1))
-    team.next(team.raters[0], project)
-    team.submit(team.raters[1], team.next(team.raters[1], project))
-    totals = [studio.queue.progress(rater, project).total for rater in team.raters]
-    assert totals == [3, 3, 2]  # their own, and the two that nobody has
-
-
-# What a person reaches
-
-
-def test_a_rater_reaches_nothing_of_another(team: Team) -> None:
-    project, (rita, ralf), queue = team.project(), team.raters, team.store.queue
-    task = team.next(rita, project)
-    team.submit(rita, task)
-    held = team.next(rita, project)
-    for one in (task.id, held.id, "", "nobody's", project):
-        for call in (
-            lambda one=one: queue.get(ralf, one),
-            lambda one=one: queue.save(ralf, one, {}, 1.0),
-            lambda one=one: queue.submit(ralf, one, answer(), 1.0, NOON),
-        ):
-            with pytest.raises(AccessError, match="no such item for you"):
-                call()
-    assert queue.history(ralf, project) == []
-
-
-def test_a_rater_reaches_no_other_project(team: Team) -> None:
-    store, by, (rita, ralf) = team.store, team.maintainer, team.raters
-    other = store.projects.make(by, "other", "rate", RUBRIC)
-    store.projects.add_items(by, other, [NewItem((one,)) for one in team.outputs()])
-    store.projects.add_member(by, other, ralf.id)
-    closed = team.project(name="closed")
-    left = team.next(rita, closed)
-    store.projects.change_state(by, closed, "closed")
-    for project, person in [(other, ralf), (other, rita), (closed, rita), ("none", rita), (closed, team.adjudicator)]:
-        purpose = "adjudicate" if person is team.adjudicator else "judge"
-        for call in (
-            lambda of=(person, project, purpose): store.queue.next(*of),
-            lambda of=(person, project, purpose): store.queue.progress(*of),
-            lambda of=(person, project, purpose): store.queue.history(*of),
-            lambda of=(person, project): store.projects.get(*of),
-        ):
-            with pytest.raises(AccessError, match="no such project for you"):
-                call()
-        assert store.projects.of(person) == []
-    for call in (
-        lambda: store.queue.get(rita, left.id),
-        lambda: store.queue.save(rita, left.id, {}, 1.0),
-        lambda: team.submit(rita, left),
-    ):
-        with pytest.raises(AccessError):
-            call()
-    store.projects.change_state(by, other, "open")
-    assert store.queue.next(ralf, other) and store.projects.get(ralf, other).name == "other"
-    for purpose in ("adjudicate", "", "maintain"):
-        with pytest.raises(AccessError):
-            store.queue.next(ralf, other, purpose)
-    with pytest.raises(AccessError):
-        store.queue.next(rita, other)
-
-
-def test_what_is_a_maintainers_is_refused_to_others(team: Team) -> None:
-    store, project = team.store, team.project()
-    for person in (*team.raters, team.adjudicator):
-        for call in (
-            lambda by=person: store.people.add(by, "eve", "maintainer", "long enough"),
-            lambda by=person: store.people.everyone(by),
-            lambda by=person: store.people.change_role(by, by.id, "maintainer"),
-            lambda by=person: store.people.change_password(by, team.maintainer.id, "long enough"),
-            lambda by=person: store.people.disable(by, team.maintainer.id),
-            lambda by=person: store.projects.make(by, "mine", "rate", RUBRIC),
-            lambda by=person: store.projects.add_items(by, project, []),
-            lambda by=person: store.projects.add_member(by, project, by.id),
-            lambda by=person: store.projects.change_state(by, project, "closed"),
-            lambda by=person: store.projects.responses(by, "image"),
-            lambda by=person: store.projects.pairs(by, "image"),
-            lambda by=person: store.withdraw_person(by, by.id),
-            lambda by=person: store.withdraw_patient(by, "archive", "1"),
-            lambda by=person: store.add_run(
-                by, task="t", inputs=[], outputs=[], settings={}, seed=0, model_name="m", model_fingerprint="f", key="k"
-            ),
-        ):
-            with pytest.raises(AccessError):
-                call()
-    with pytest.raises(AccessError):  # nor does a maintainer rate where nobody has let them in
-        store.queue.next(team.maintainer, project)
-
-
-def test_a_role_that_is_taken_away_and_an_account_that_has_ended_reach_nothing(team: Team) -> None:
-    store, by, project = team.store, team.maintainer, team.project()
-    rita = team.raters[0]
-    task = team.next(rita, project)
-    store.people.disable(by, rita.id)
-    store.people.change_role(by, team.adjudicator.id, "rater")
-    demoted = store.people.of_subject("test|judith")
-    for call in (
-        lambda: store.queue.next(rita, project),
-        lambda: store.queue.save(rita, task.id, {}, 1.0),
-        lambda: team.submit(rita, task),
-        lambda: store.queue.next(demoted, project, "adjudicate"),
-    ):
-        with pytest.raises(AccessError):
-            call()
-
-
-@pytest.mark.parametrize("kind", ["rate", "compare", "correct"])
-def test_a_task_names_neither_model_nor_person(team: Team, engine: sa.Engine, kind: str) -> None:
-    project = team.project(kind, 1)
-    for rater, score in zip(team.raters, (1, 4), strict=True):
-        task = team.next(rater, project)
-        team.submit(rater, task, score)
-    tasks = repr([task, team.store.queue.get(team.raters[1], task.id), team.next(team.adjudicator, project)])
-    with engine.connect() as connection:
-        versions = connection.scalars(sa.select(TABLES["model_versions"].c.id)).all()
-        runs = connection.scalars(sa.select(TABLES["generations"].c.id)).all()
-    people = [team.maintainer, team.adjudicator, *team.raters]
-    names = [MODEL, OTHER, FINGERPRINT, str(SEED), SETTING, "scheduler", *versions, *runs]
-    names += [name for person in people for name in (person.id, person.login)]
-    assert versions and runs
-    assert [name for name in names if name in tasks] == []

@@ -190,7 +190,7 @@ def upgrade() -> None:
         sa.UniqueConstraint("assignment_id", "version", name=op.f("uq_judgements_assignment_id")),
     )
     with op.batch_alter_table("judgements", schema=None) as batch_op:
-        batch_op.create_index(batch_op.f("ix_judgements_project_id"), ["project_id", "item_id"], unique=False)
+        batch_op.create_index(batch_op.f("ix_judgements_item_id"), ["item_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_judgements_user_id"), ["user_id", "project_id"], unique=False)
 
     with op.batch_alter_table("generations", schema=None) as batch_op:
