@@ -13,6 +13,7 @@ if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
 
 const BREAK_SECONDS = 45 * 60;
 const REASONS = ["image quality", "outside my field", "input missing or wrong", "other"];
+const OF_PICTURES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", "Delete", "Backspace", "+", "-", "=", "0"];
 const HELP = [
   ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
   ["F", "full size"], ["M", "mark defects"], ["T", "comment or text"], ["A", "accept the text as it is"],
@@ -203,7 +204,8 @@ export class Board {
     if (event.ctrlKey || event.metaKey || event.altKey || !this.root.isConnected) return;
     const typing = event.target.closest?.("textarea, input[type=text], select");
     if (event.key === "Escape" && typing) return typing.blur();
-    if (typing || this.root.querySelector("dialog[open]") || event.target.closest?.(".um-stage, .ub-passage")) return;
+    const theirs = OF_PICTURES.includes(event.key) && event.target.closest?.(".um-stage, .ub-passage");
+    if (typing || theirs || this.root.querySelector("dialog[open]")) return;
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };

@@ -17,7 +17,7 @@ class Pictures {
     [this.sources, this.outputs, this.opened] = [sources, outputs, opened];
     const marks = task.kind === "rate" && outputs.length && task.rubric.defects.length;
     this.marker = marks ? make("um-mark", {
-      src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: "Output of the model",
+      src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: "AI-generated",
       labels: JSON.stringify(task.rubric.defects), "onum-change": (event) => marked(event.detail.marks),
     }) : null;
     this.marking = make("details", { class: "ub-marking", hidden: !marks }, make("summary", {}, "Mark defects [M]"),
@@ -34,11 +34,11 @@ class Pictures {
       return [...source, compare(this.outputs[0].src, this.outputs[1].src, "A", "B", "side slider difference")];
     }
     if (this.outputs.length === 1 && this.sources.length) {
-      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", "Output of the model", "side slider difference"),
+      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", "AI-generated", "side slider difference"),
         ...this.sources.slice(0, -1).map((src) => figure("Source", src))];
     }
     const named = this.outputs.map((output, side) =>
-      figure(this.outputs.length > 1 ? LETTERS[side] : "Output of the model", output.src));
+      figure(this.outputs.length > 1 ? LETTERS[side] : "AI-generated", output.src));
     const texts = task.kind === "compare" && !this.outputs.length
       ? task.order.map((index, side) => make("section", { class: "ub-text" }, make("h3", {}, LETTERS[side]),
         make("p", {}, task.outputs[index].text))) : [];
@@ -70,7 +70,7 @@ class Pictures {
   /** Shows all pictures as large as the screen allows, each pixel at least once. It counts when they are there. */
   open() {
     const all = [...this.sources.map((src) => ["Source", src]), ...this.outputs.map((output, side) =>
-      [this.outputs.length > 1 ? LETTERS[side] : "Output of the model", output.src])];
+      [this.outputs.length > 1 ? LETTERS[side] : "AI-generated", output.src])];
     if (!all.length) return;
     const figures = all.map(([name, src]) => figure(name, src));
     this.dialog.replaceChildren(button("Close [Esc]", () => this.dialog.close()), div("ub-wall", ...figures));

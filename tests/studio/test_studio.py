@@ -209,6 +209,7 @@ def test_no_page_has_a_serious_barrier(studio: Studio, log_in: LogIn, axe: str, 
     checker = Checker(page, axe)
     expect(page.locator(".ub-item h2")).to_be_visible()
     page.keyboard.press("m")
+    look(page)  # also from within the picture
     checker.look("board")
     page.keyboard.press("?")
     checker.look("keys")
