@@ -95,7 +95,7 @@ def _give_back(session: Session, user_id: str) -> None:
     counted = own, Assignment.purpose == "judge", Assignment.occasion == 0, Assignment.leased_until.is_not(None)
     for item_id in session.scalars(select(Assignment.item_id).where(*counted)).all():
         session.execute(update(Item).where(Item.id == item_id).values(taken=Item.taken - 1))
-    session.execute(update(Assignment).where(own).values(leased_until=None, submitted_at=None))
+    session.execute(update(Assignment).where(own).values(leased_until=None))
     unread = {"synchronize_session": False}
     drafts = delete(Draft).where(Draft.assignment_id.in_(select(Assignment.id).where(own)))
     session.execute(drafts, execution_options=unread)

@@ -6,13 +6,16 @@ import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from datetime import timedelta
 
 import pytest
 import sqlalchemy as sa
 
-from core.feedback.models import Base
+from core.feedback.dealing import Dealer
+from core.feedback.models import Base, utc_now
 from core.feedback.rubric import Plan
 from core.feedback.studio import StudioStore
+from core.feedback.studio_models import Project
 from tests.core.feedback.team import (
     Clock,
     Team,
@@ -133,6 +136,24 @@ def test_a_save_that_comes_after_the_item_was_given_away_does_not_take_it_back(t
     team.store.queue.save(rita, task.id, {"comment": "Late."}, 1.0)
     assert team.next(rita, project) is None
     assert team.next(ralf, project).id == his.id
+
+
+def test_an_item_that_is_given_away_while_its_answer_arrives_is_counted_twice_as_it_was_judged(
+    team: Team, open_studio: Callable[[], StudioStore], engine: sa.Engine
+) -> None:
+    project, (rita, ralf) = team.project(count=1, plan=Plan(overlap=1)), team.raters
+    task = team.next(rita, project)
+    with open_studio().database.writing() as session:
+        held = session.get(Project, project, with_for_update=True)
+        arrives = threading.Thread(target=team.submit, args=(rita, task))
+        arrives.start()
+        arrives.join(0.3)
+        assert arrives.is_alive()
+        assert Dealer(session, ralf, held, "judge", utc_now() + timedelta(hours=2)).next() is not None
+    arrives.join()
+    assert [user for (user,) in judgements(engine, "user_id")] == [rita.id]
+    with engine.connect() as connection:
+        assert connection.scalar(sa.select(Base.metadata.tables["items"].c.taken)) == 2
 
 
 def test_crossed_everybody_rates_everything_in_an_order_of_their_own(team: Team) -> None:
