@@ -10,6 +10,38 @@ depends_on = None
 
 
 def upgrade() -> None:
+    _create_log()
+    _create_people()
+    _create_projects()
+    _create_assignments()
+    _create_judgements()
+    _change_generations()
+
+
+def downgrade() -> None:
+    """Generations without a consent go: the tables before have no place for them."""
+    stray = "SELECT id FROM generations WHERE consent_id IS NULL"
+    of_stray = f"SELECT id FROM responses WHERE generation_id IN ({stray})"
+    op.execute(f"DELETE FROM ratings WHERE response_id IN ({of_stray})")
+    op.execute(f"DELETE FROM comparisons WHERE left_generation_id IN ({stray}) OR right_generation_id IN ({stray})")
+    op.execute(f"DELETE FROM responses WHERE generation_id IN ({stray})")
+    op.execute(f"DELETE FROM generation_pictures WHERE generation_id IN ({stray})")
+    op.execute("DELETE FROM generations WHERE consent_id IS NULL")
+    op.drop_column("responses", "height")
+    op.drop_column("responses", "width")
+    with op.batch_alter_table("generations", schema=None) as batch_op:
+        batch_op.drop_constraint(batch_op.f("fk_generations_case_id"), type_="foreignkey")
+        batch_op.drop_index(batch_op.f("ix_generations_case_id"))
+        batch_op.alter_column("consent_id", existing_type=sa.VARCHAR(length=36), nullable=False)
+        batch_op.drop_column("case_id")
+    for table in (
+        "judgements", "drafts", "assignments", "members", "items", "projects", "logins", "users", "cases",
+        "audit_head", "audit_events",
+    ):  # fmt: skip
+        op.drop_table(table)
+
+
+def _create_log() -> None:
     op.create_table(
         "audit_events",
         sa.Column("seq", sa.Integer(), autoincrement=False, nullable=False),
@@ -38,6 +70,9 @@ def upgrade() -> None:
         sa.PrimaryKeyConstraint("id", name=op.f("pk_audit_head")),
     )
     op.execute(f"INSERT INTO audit_head (id, seq, hash) VALUES (1, 0, '{'0' * 64}')")
+
+
+def _create_people() -> None:
     op.create_table(
         "cases",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -75,6 +110,8 @@ def upgrade() -> None:
     with op.batch_alter_table("logins", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_logins_user_id"), ["user_id"], unique=False)
 
+
+def _create_projects() -> None:
     op.create_table(
         "projects",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -124,6 +161,8 @@ def upgrade() -> None:
     with op.batch_alter_table("members", schema=None) as batch_op:
         batch_op.create_index(batch_op.f("ix_members_user_id"), ["user_id"], unique=False)
 
+
+def _create_assignments() -> None:
     op.create_table(
         "assignments",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -162,6 +201,9 @@ def upgrade() -> None:
         ),
         sa.PrimaryKeyConstraint("assignment_id", name=op.f("pk_drafts")),
     )
+
+
+def _create_judgements() -> None:
     op.create_table(
         "judgements",
         sa.Column("id", sa.String(length=36), nullable=False),
@@ -193,6 +235,8 @@ def upgrade() -> None:
         batch_op.create_index(batch_op.f("ix_judgements_item_id"), ["item_id"], unique=False)
         batch_op.create_index(batch_op.f("ix_judgements_user_id"), ["user_id", "project_id"], unique=False)
 
+
+def _change_generations() -> None:
     with op.batch_alter_table("generations", schema=None) as batch_op:
         batch_op.add_column(sa.Column("case_id", sa.String(length=36), nullable=True))
         batch_op.alter_column("consent_id", existing_type=sa.VARCHAR(length=36), nullable=True)
@@ -202,26 +246,3 @@ def upgrade() -> None:
     with op.batch_alter_table("responses", schema=None) as batch_op:
         batch_op.add_column(sa.Column("width", sa.Integer(), nullable=True))
         batch_op.add_column(sa.Column("height", sa.Integer(), nullable=True))
-
-
-def downgrade() -> None:
-    """Generations without a consent go: the tables before have no place for them."""
-    stray = "SELECT id FROM generations WHERE consent_id IS NULL"
-    of_stray = f"SELECT id FROM responses WHERE generation_id IN ({stray})"
-    op.execute(f"DELETE FROM ratings WHERE response_id IN ({of_stray})")
-    op.execute(f"DELETE FROM comparisons WHERE left_generation_id IN ({stray}) OR right_generation_id IN ({stray})")
-    op.execute(f"DELETE FROM responses WHERE generation_id IN ({stray})")
-    op.execute(f"DELETE FROM generation_pictures WHERE generation_id IN ({stray})")
-    op.execute("DELETE FROM generations WHERE consent_id IS NULL")
-    op.drop_column("responses", "height")
-    op.drop_column("responses", "width")
-    with op.batch_alter_table("generations", schema=None) as batch_op:
-        batch_op.drop_constraint(batch_op.f("fk_generations_case_id"), type_="foreignkey")
-        batch_op.drop_index(batch_op.f("ix_generations_case_id"))
-        batch_op.alter_column("consent_id", existing_type=sa.VARCHAR(length=36), nullable=False)
-        batch_op.drop_column("case_id")
-    for table in (
-        "judgements", "drafts", "assignments", "members", "items", "projects", "logins", "users", "cases",
-        "audit_head", "audit_events",
-    ):  # fmt: skip
-        op.drop_table(table)
