@@ -64,8 +64,8 @@ def criteria(one: Judged) -> list[str]:
 
 
 def table(found: Iterable[Judged], criterion: str) -> tuple[list[str], list[str], np.ndarray]:
-    """Raters, items, and what each has said of each: float of shape (raters, items), with NaN where nothing was. Choices
-    are numbers of outputs, ties and ``both bad`` negative; first judgements only."""
+    """Raters, items, and what each has said of each: float of shape (raters, items), with NaN where nothing was.
+    Choices are numbers of outputs, ties and ``both bad`` negative; first judgements only."""
     raters: dict[str, int] = {}
     items: dict[str, int] = {}
     cells: list[tuple[int, int, float]] = []
