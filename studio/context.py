@@ -35,7 +35,8 @@ _ENTER_HTML = """
 """
 _ENTER_CSS = """
 label { font-size: 0.9rem; } p { margin: 0; color: var(--st-text-color); font-weight: 600; }
-input { width: 100%; box-sizing: border-box; font: inherit; padding: 0.5rem; border: 1px solid var(--st-border-color); border-radius: 4px;
+input { width: 100%; box-sizing: border-box; font: inherit; padding: 0.5rem; border-radius: 4px;
+  border: 1px solid var(--st-border-color);
   color: inherit; background: var(--st-secondary-background-color); }
 button { font: inherit; padding: 0.5rem; border: 0; border-radius: 4px; background: #0f766e; color: #fff; }
 :is(input, button):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
