@@ -51,18 +51,19 @@ _BOARD = """
 export default function({ parentElement, data }) {
   const root = parentElement.querySelector(".ub");
   const wanted = JSON.stringify(data);
-  if (root.dataset.of === wanted) return;
-  root.dataset.of = wanted;
-  let board;
-  for (const name of ["elements/elements.css", "board/board.css"]) {
-    const href = `${data.api}/${name}`;
-    if (document.querySelector(`link[href="${href}"]`)) continue;
-    document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+  if (root.dataset.of !== wanted) {
+    root.dataset.of = wanted;
+    root.board?.close();
+    for (const name of ["elements/elements.css", "board/board.css"]) {
+      const href = `${data.api}/${name}`;
+      if (document.querySelector(`link[href="${href}"]`)) continue;
+      document.head.append(Object.assign(document.createElement("link"), { rel: "stylesheet", href }));
+    }
+    import(`${location.origin}${data.api}/board/board.js`).then(({ Board }) => {
+      if (root.dataset.of === wanted) root.board = new Board(root, data.api, data.project, data.purpose);
+    });
   }
-  import(`${location.origin}${data.api}/board/board.js`).then(({ Board }) => {
-    board = new Board(root, data.api, data.project, data.purpose);
-  });
-  return () => board?.close();
+  return () => root.board?.close();
 }
 """
 
@@ -104,7 +105,7 @@ def leave() -> None:
 
 def board(project_id: str, purpose: str) -> None:
     data = {"api": API, "project": project_id, "purpose": purpose}
-    _components()["board"](data=data, key=f"board-{project_id}-{purpose}")
+    _components()["board"](data=data, key="board")
 
 
 def problem(error: UniMedError) -> None:

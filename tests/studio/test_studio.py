@@ -112,7 +112,7 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     page.get_by_label("Layout").press("Enter")
     page.get_by_role("button", name="Prepare the file").click()
     with page.expect_download() as download:
-        page.get_by_role("button", name="Download").click()
+        page.get_by_role("button", name="Download", exact=True).click()
     download.value.save_as(tmp_path / "export.jsonl")
     tasks = [json.loads(line) for line in (tmp_path / "export.jsonl").read_text().splitlines()]
     assert len(tasks) == OUTPUTS and {len(task["annotations"]) for task in tasks} <= {2, 3}
