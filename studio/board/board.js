@@ -36,6 +36,7 @@ export class Board {
   }
 
   close() {
+    this.closed = true;
     document.removeEventListener("keydown", this.listen, true);
     this.saver.now();
   }
@@ -60,6 +61,7 @@ export class Board {
     this.busy = true;
     try {
       const { task, progress } = await call(this.base, name, { ...this.of, ...more });
+      if (this.closed) return;
       this.fail();
       this.show(task, progress);
     } catch (error) {
