@@ -297,10 +297,9 @@ def test_a_port_in_use_is_an_error_in_words() -> None:
     with socket.socket() as taken:
         taken.bind(("127.0.0.1", 0))
         taken.listen()
-        arguments = command("--port", taken.getsockname()[1], "--studio")
+        arguments = command("--port", taken.getsockname()[1])
         done = subprocess.run(arguments, capture_output=True, text=True, timeout=100)
     assert done.returncode == 2
-    assert "studio is not part of this version yet" in done.stderr
     assert "Cannot listen on 127.0.0.1" in done.stderr and "Traceback" not in done.stderr
 
 
