@@ -67,6 +67,7 @@ def running(folder: Path, *arguments: object) -> Iterator[Demo]:
     port = free_port()
     given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     own = {"TMPDIR": str(uploads), "UNIMED_DATA": str(data), "UNIMED_DEVICE": "cpu"}
+    own["OMP_NUM_THREADS"] = "1"  # one thread drives the model, so that four drawings keep it busy on any machine
     own["TORCHINDUCTOR_CACHE_DIR"] = str(folder / "torch")  # which torch makes and leaves
     with log.open("w") as errors:
         process = subprocess.Popen(
