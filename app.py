@@ -20,7 +20,7 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from core.config import data_folder, database_url, default_model, is_lasting, mirror_settings
+from core.config import STUDIO_PORT, data_folder, database_url, default_model, is_lasting, mirror_settings
 from core.errors import SettingsError, UniMedError
 from demo.uploads import own_folder
 
@@ -41,7 +41,6 @@ FETCH_SECONDS = 1.0
 """So long the last answers may then take to their clients, who fetch files after them."""
 MOST_THREADS = 512
 """Every visitor who waits for the model holds one, which sleeps."""
-STUDIO_PORT = 8501
 SMALL_WIDTH = 1024
 """Up to this hidden size, a model on a CPU is driven by several threads with one core each, not by one with all."""
 MOST_MODEL_THREADS = 4
@@ -62,7 +61,8 @@ def arguments() -> argparse.Namespace:
     )
     parser.add_argument("--auth", default=os.environ.get("UNIMED_AUTH"), help="USER:PASSWORD to ask for (UNIMED_AUTH)")
     parser.add_argument("--no-feedback", action="store_true", help="keep no feedback, not even with consent")
-    parser.add_argument("--studio", action="store_true", help="start the studio beside it, on port 8501")
+    parser.add_argument("--studio", action="store_true", help="start the studio beside it")
+    parser.add_argument("--studio-port", type=int, default=STUDIO_PORT, help="port of the studio (%(default)s)")
     return parser.parse_args()
 
 
@@ -197,8 +197,8 @@ def open_mirror(store: FeedbackStore, folder: Path) -> Mirror | None:
 @contextmanager
 def studio(options: argparse.Namespace) -> Iterator[None]:
     """The studio in a process of its own, on the same feedback, as long as this block lasts."""
-    check_port(options.host, STUDIO_PORT)
-    command = [sys.executable, "-m", "studio.app", "--port", str(STUDIO_PORT), "--host", options.host]
+    check_port(options.host, options.studio_port, "--studio-port")
+    command = [sys.executable, "-m", "studio.app", "--port", str(options.studio_port), "--host", options.host]
     process = subprocess.Popen(command, cwd=Path(__file__).parent)
     try:
         yield
@@ -224,7 +224,7 @@ def credentials(auth: str | None) -> tuple[str, str] | None:
     return user, password
 
 
-def check_port(host: str, port: int) -> None:
+def check_port(host: str, port: int, flag: str = "--port") -> None:
     """Refuses an address that cannot be had, before anything is loaded."""
     with socket.socket() as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -232,7 +232,7 @@ def check_port(host: str, port: int) -> None:
             probe.bind((host, port))
         except (OSError, OverflowError) as error:
             raise SettingsError(
-                f"Cannot listen on {host} ({error})", value=port, remedy="Choose another port with --port"
+                f"Cannot listen on {host} ({error})", value=port, remedy=f"Choose another port with {flag}"
             ) from error
 
 

@@ -140,6 +140,13 @@ def _feedback_parser(commands: argparse._SubParsersAction) -> None:
     user.add_argument("--role", required=True, help="rater, adjudicator or maintainer; the first is a maintainer")
     user.set_defaults(command=_feedback_user)
 
+    export = commands.add_parser("export", help="write a project's judgements in a layout of others")
+    export.add_argument("project", help="its name")
+    export.add_argument("layout", help="trl_preference, label_studio, ...; a wrong name lists them")
+    export.add_argument("out", type=Path, help="file (.jsonl, .csv, .parquet; COCO: .json), or a new dataset folder")
+    export.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
+    export.set_defaults(command=_feedback_export)
+
     run = commands.add_parser("run", help="do a task on every file with several seeds, to have the outputs rated")
     run.add_argument("files", nargs="*", help="DICOM, NIfTI, PNG, JPEG or TIFF, for tasks that take one")
     run.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
@@ -307,6 +314,20 @@ def _feedback_user(options: argparse.Namespace) -> None:
     with _studio_store() as store:
         store.people.add(None, options.name, options.role, password)
     print(f"{options.name} can log in as {options.role}")
+
+
+def _feedback_export(options: argparse.Namespace) -> None:
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        projects = {project.name: project.id for project in store.projects.of(by)}
+        if options.project not in projects:
+            raise FeedbackError(
+                "There is no such project", value=options.project, remedy=f"Use one of {list(projects)}"
+            )
+        losses = store.exports.write(by, projects[options.project], options.layout, options.out)
+    for reason, count in losses.items():
+        print(f"left out: {count} ({reason})")
+    print(f"{options.out} is written")
 
 
 def _feedback_run(options: argparse.Namespace) -> None:

@@ -15,6 +15,7 @@ from core.errors import CheckpointError, SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "assets" / "nano"
+STUDIO_PORT = 8501
 
 
 @dataclass(frozen=True)

@@ -8,17 +8,17 @@ from pathlib import Path
 
 import streamlit as st
 
+from core.config import STUDIO_PORT
 from core.errors import UniMedError
 from studio.context import store
 from studio.server import routes
 
-PORT = 8501
 SCRIPT = Path(__file__).with_name("pages.py")
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m studio.app", description="The studio in which clinicians rate.")
-    parser.add_argument("--port", type=int, default=PORT, help=f"port of the studio ({PORT})")
+    parser.add_argument("--port", type=int, default=STUDIO_PORT, help="port of the studio (%(default)s)")
     parser.add_argument("--host", default="127.0.0.1", help="address to listen on (%(default)s)")
     options = parser.parse_args()
     try:

@@ -24,6 +24,7 @@ from starlette.staticfiles import StaticFiles
 from core.errors import AccessError, FeedbackError, UniMedError
 from core.feedback.people import Person
 from core.feedback.queue import Task
+from core.feedback.rubric import CANNOT_JUDGE
 from core.feedback.studio import StudioStore
 
 COOKIE = "unimed-studio"
@@ -179,9 +180,9 @@ class Doors:
             for place, o in enumerate(task.shown.outputs)
         ]  # fmt: skip
         return {
-            "id": task.id, "kind": task.kind, "rubric": task.rubric.to_json(), "task": task.shown.task,
-            "prompt": task.shown.prompt, "inputs": inputs, "outputs": outputs, "order": task.order,
-            "answer": task.draft, "seconds": task.active_seconds, "version": task.version,
+            "id": task.id, "kind": task.kind, "rubric": task.rubric.to_json(), "reasons": CANNOT_JUDGE,
+            "task": task.shown.task, "prompt": task.shown.prompt, "inputs": inputs, "outputs": outputs,
+            "order": task.order, "answer": task.draft, "seconds": task.active_seconds, "version": task.version,
             "revisable": task.revisable, "others": task.others, "why": task.why,
         }  # fmt: skip
 

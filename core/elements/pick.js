@@ -1,6 +1,6 @@
 /* <um-pick>: a point or a box on a picture. */
 
-import { ARROWS, SLIP, far, make, div, button, open, Surface } from "./shown.js";
+import { ARROWS, SLIP, far, make, div, button, Surface } from "./shown.js";
 
 /** Pixel x covers x to x + 1, and x1 and y1 of a box lie outside of it, as in core.tasks.regions. */
 export class Pick extends Surface {
@@ -19,20 +19,8 @@ export class Pick extends Surface {
   }
 
   async load(changed) {
-    const address = this.getAttribute("src");
     if (changed.has("src") && this.found.kind !== "none") this.set({ kind: "none" }); // a mark belongs to its picture
-    this.picture.alt = this.getAttribute("alt") ?? "";
-    try {
-      const { naturalWidth, naturalHeight } = await open(this.picture, address);
-      [this.columns, this.rows] = [this.number("width", naturalWidth), this.number("height", naturalHeight)];
-      this.shape(this.columns, this.rows);
-      this.fail();
-    } catch {
-      if (address !== this.getAttribute("src")) return; // a newer picture is on its way
-      this.columns = this.rows = 0;
-      this.fail(this.say("failed"));
-    }
-    this.show(this.found);
+    if (await this.loadPicture()) this.show(this.found);
   }
 
   /** The pixels that are spanned by two places, or by two of themselves. */

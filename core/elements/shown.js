@@ -201,6 +201,24 @@ export class Surface extends Shown {
     return this.makeStage({ ...attributes, onblur: () => this.layout() }, this.view);
   }
 
+  /** Opens the picture of the attributes; `width` and `height` tell its true size where they are given. Whether it is
+      still the one that is wanted. */
+  async loadPicture() {
+    const address = this.getAttribute("src");
+    this.picture.alt = this.getAttribute("alt") ?? "";
+    try {
+      const { naturalWidth, naturalHeight } = await open(this.picture, address);
+      [this.columns, this.rows] = [this.number("width", naturalWidth), this.number("height", naturalHeight)];
+      this.shape(this.columns, this.rows);
+      this.fail();
+    } catch {
+      if (address !== this.getAttribute("src")) return false; // a newer picture is on its way
+      this.columns = this.rows = 0;
+      this.fail(this.say("failed"));
+    }
+    return true;
+  }
+
   /** Where a pointer is, in pixels of the picture, with decimals. */
   at({ clientX, clientY }) {
     const box = this.view.getBoundingClientRect();

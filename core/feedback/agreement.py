@@ -403,21 +403,6 @@ def _davidson(items: np.ndarray, times: np.ndarray, models: int) -> np.ndarray:
     return np.append(strengths, np.exp(theta[-1]) if tied else 0.0)
 
 
-# Masks ---------------------------------------------------------------------------------------------------------------
-
-
-def dice(mask_a: np.ndarray, mask_b: np.ndarray) -> float | None:
-    """Dice coefficient of two raters' bool masks [H, W] (Dice 1945); None where both are empty.
-
-    Raises:
-        FeedbackError: the masks are not bool of one size.
-    """
-    if mask_a.shape != mask_b.shape or mask_a.ndim != 2 or mask_a.dtype != bool or mask_b.dtype != bool:
-        raise FeedbackError("Two masks must be bool and of one size", value=(mask_a.shape, mask_b.shape))
-    size = int(mask_a.sum()) + int(mask_b.sum())
-    return 2 * int((mask_a & mask_b).sum()) / size if size else None
-
-
 # Shared --------------------------------------------------------------------------------------------------------------
 
 

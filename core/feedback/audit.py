@@ -15,7 +15,8 @@ from datetime import UTC, datetime
 from sqlalchemy import inspect, select
 from sqlalchemy.orm import Session
 
-from core.feedback.models import Base, Case, Generation, ModelVersion, Response, utc_now
+from core.feedback.models import Base, utc_now
+from core.feedback.runs import with_origins
 from core.feedback.studio_models import AuditEvent, AuditHead, Item
 
 NEVER = "0" * 64
@@ -119,16 +120,12 @@ def items_digest(digests: Iterable[str]) -> str:
 def contents(session: Session, response_ids: Collection[str]) -> dict[str, str]:
     """Digests of responses, each with the generation, model version and patient that it is from. Those that are gone
     are left out."""
-    query = select(Response, Generation, ModelVersion, Case).select_from(Response)
-    query = query.join(Generation, Response.generation_id == Generation.id)
-    query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
-    query = query.outerjoin(Case, Generation.case_id == Case.id).where(Response.id.in_(response_ids))
     return {
         response.id: sha256([
             digest(response, without=("trust",)), digest(generation), digest(version, without=("parent_id",)),
             case and digest(case),
         ])
-        for response, generation, version, case in session.execute(query)
+        for response, generation, version, case in session.execute(with_origins(response_ids))
     }  # fmt: skip
 
 

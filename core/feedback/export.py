@@ -5,7 +5,7 @@ from __future__ import annotations
 import csv
 import json
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from pathlib import Path
 
 import pyarrow
@@ -18,7 +18,8 @@ from core.feedback.judged import Judged, judged
 from core.feedback.layouts import ROWS, Losses, coco
 from core.feedback.people import Person
 
-LAYOUTS = (*ROWS, "coco")
+COCO = "coco"
+LAYOUTS = (*ROWS, COCO)
 CARD = """---
 license: other
 tags: [medical, preference, unimed-studio]
@@ -32,51 +33,52 @@ Left out: {losses}.
 """
 
 
+def described(layout: str) -> str:
+    """What a layout holds, in a sentence or two."""
+    return " ".join((coco if layout == COCO else ROWS[layout]).__doc__.split())
+
+
 class Exports:
     def __init__(self, database: Database, blobs: Blobs) -> None:
         self._database, self._blobs = database, blobs
 
     def write(self, by: Person, project_id: str, layout: str, path: Path) -> Losses:
-        """Writes one file; its name says how: ``.jsonl``, ``.csv`` or ``.parquet``, and ``.json`` for COCO. Returns
-        what the layout could not carry, by the reason.
+        """Writes one file: ``.jsonl``, ``.csv`` or ``.parquet``, and ``.json`` for COCO; or, under a name without an
+        ending, a dataset folder for the hub with its pictures and a card. Returns what the layout could not carry, by
+        the reason.
 
         Raises:
             AccessError: only maintainers export.
             FeedbackError: the layout or the kind of file is unknown, or the file cannot be written.
         """
         by.need("maintainer")
-        losses: Losses = Counter()
-        found = judged(self._database, project_id)
+        if layout not in LAYOUTS:
+            raise FeedbackError("Unknown layout", value=layout, remedy=f"Use one of {', '.join(LAYOUTS)}")
+        found, losses = list(judged(self._database, project_id)), Counter()
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            if layout == "coco":
-                path.write_text(json.dumps(coco(found, losses)), encoding="utf-8")
-            elif layout in ROWS:
-                _write(ROWS[layout](found, losses), path)
+            if path.suffix:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                _write(layout, found, losses, path)
             else:
-                raise FeedbackError("Unknown layout", value=layout, remedy=f"Use one of {', '.join(LAYOUTS)}")
+                self._folder(layout, found, losses, path)
         except OSError as error:
             raise FeedbackError(f"The export cannot be written ({error.strerror})", value=str(path)) from error
         return losses
 
-    def folder(self, by: Person, project_id: str, layout: str, folder: Path) -> Losses:
-        """A dataset folder for the hub: ``data.jsonl`` (COCO: ``data.json``), ``images/`` and a card."""
-        losses = self.write(by, project_id, layout, folder / ("data.json" if layout == "coco" else "data.jsonl"))
-        everything = list(judged(self._database, project_id))
-        (folder / "images").mkdir(exist_ok=True)
-        for sha256 in sorted(_pictures(everything)):
+    def _folder(self, layout: str, found: list[Judged], losses: Losses, folder: Path) -> None:
+        (folder / "images").mkdir(parents=True, exist_ok=True)
+        rows = _write(layout, found, losses, folder / ("data.json" if layout == COCO else "data.jsonl"))
+        for sha256 in sorted(_pictures(found)):
             self._blobs.read(sha256).save(folder / "images" / f"{sha256}.png")
-        data = folder / "data.jsonl"
         card = CARD.format(
-            name=everything[0].project if everything else "Nothing judged yet",
-            rows=len(data.read_text(encoding="utf-8").splitlines()) if data.is_file() else "All",
+            name=found[0].project if found else "Nothing judged yet",
+            rows=rows,
             layout=layout,
-            raters=len({one.rater for one in everything}),
-            items=len({one.item for one in everything}),
+            raters=len({one.rater for one in found}),
+            items=len({one.item for one in found}),
             losses=", ".join(f"{count} ({reason})" for reason, count in losses.items()) or "nothing",
         )
         (folder / "README.md").write_text(card, encoding="utf-8")
-        return losses
 
 
 def _pictures(found: Iterable[Judged]) -> set[str]:
@@ -85,30 +87,38 @@ def _pictures(found: Iterable[Judged]) -> set[str]:
     return inputs | {output.sha256 for output in outputs if output.sha256}
 
 
-def _write(rows: Iterator[dict], path: Path) -> None:
-    kinds = {".jsonl": _write_lines, ".csv": _write_table, ".parquet": _write_parquet}
+def _write(layout: str, found: list[Judged], losses: Losses, path: Path) -> int:
+    """Returns how many rows, or annotations, the file has."""
+    kinds = {".json": _write_document} if layout == COCO else WRITERS
     if path.suffix not in kinds:
         raise FeedbackError("Unknown kind of file", value=path.name, remedy=f"Use one of {', '.join(kinds)}")
+    rows = coco(found, losses) if layout == COCO else list(ROWS[layout](found, losses))
     kinds[path.suffix](rows, path)
+    return len(rows["annotations"] if layout == COCO else rows)
 
 
-def _write_lines(rows: Iterator[dict], path: Path) -> None:
+def _write_document(document: dict, path: Path) -> None:
+    path.write_text(json.dumps(document), encoding="utf-8")
+
+
+def _write_lines(rows: list[dict], path: Path) -> None:
     with path.open("w", encoding="utf-8") as file:
         for row in rows:
             file.write(json.dumps(row, ensure_ascii=False) + "\n")
 
 
-def _write_table(rows: Iterator[dict], path: Path) -> None:
+def _write_table(rows: list[dict], path: Path) -> None:
     with path.open("w", encoding="utf-8", newline="") as file:
-        writer = None
+        writer = csv.DictWriter(file, list(rows[0]) if rows else [])
+        writer.writeheader()
         for row in rows:
-            if writer is None:
-                writer = csv.DictWriter(file, list(row))
-                writer.writeheader()
             writer.writerow({name: json.dumps(v) if isinstance(v, list | dict) else v for name, v in row.items()})
 
 
-def _write_parquet(rows: Iterator[dict], path: Path) -> None:
+def _write_parquet(rows: list[dict], path: Path) -> None:
     """Nested settings differ from row to row, so that they are written as JSON."""
     flat = [{n: json.dumps(v) if isinstance(v, dict) or n == "guidance" else v for n, v in row.items()} for row in rows]
     pyarrow.parquet.write_table(pyarrow.Table.from_pylist(flat), path)
+
+
+WRITERS = {".jsonl": _write_lines, ".csv": _write_table, ".parquet": _write_parquet}

@@ -11,7 +11,7 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
-from core.feedback.models import Case, Generation, ModelVersion, Response
+from core.feedback.runs import with_origins
 from core.feedback.studio_models import Item, Judgement, Project
 
 BATCH = 500
@@ -98,9 +98,6 @@ def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Ju
 
 
 def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
-    query = select(Response, Generation, ModelVersion, Case)
-    query = query.join(Generation, Response.generation_id == Generation.id).join(ModelVersion)
-    query = query.outerjoin(Case, Generation.case_id == Case.id).where(Response.id.in_(ids))
     return {
         response.id: Output(
             response.id,
@@ -119,7 +116,7 @@ def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
             version.fingerprint,
             case and case.patient_hash,
         )
-        for response, generation, version, case in session.execute(query)
+        for response, generation, version, case in session.execute(with_origins(ids))
     }
 
 

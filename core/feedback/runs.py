@@ -4,18 +4,19 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from sqlalchemy import select
+from sqlalchemy import Select, func, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
+from core.feedback.blobs import Blobs
 from core.feedback.database import Database
-from core.feedback.models import Case, ModelVersion, Response
+from core.feedback.models import Case, Generation, GenerationPicture, ModelVersion, Response
 from core.feedback.screen import screened, storable
-from core.sequence import Segment, Text
+from core.sequence import Image, Segment, Sequence, Text
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,48 @@ def ref(consent_id: str, key: str, responses: int) -> GenerationRef:
     generation_id = derived_id(consent_id, "generation", key)
     places = (derived_id(generation_id, "response", str(place)) for place in range(responses))
     return GenerationRef(generation_id, tuple(places))
+
+
+def keep(
+    database: Database, blobs: Blobs, owner: str, whose: Callable[[Session], dict], *, task: str, inputs: Sequence,
+    outputs: list[Segment], settings: dict, seed: int, model_name: str, model_fingerprint: str, key: str,
+    generated: Collection[str] = (),
+) -> GenerationRef:  # fmt: skip
+    """Stores a run of a model with its pictures. A second call with the same key and owner stores nothing, and returns
+    the first.
+
+    Args:
+        owner: the id that the run's own is made from.
+        whose: called in the transaction: the columns that say whose the run is, if it still may be stored.
+        generated: texts among the inputs that a model wrote in earlier turns: kept as they are, and marked.
+
+    Raises:
+        FeedbackError: a text seems to identify a patient, or it cannot be written.
+    """
+    found = ref(owner, key, len(outputs))
+    parts = [described(segment, generated) for segment in inputs]
+    pictures = {s.sha256: s for s in [*inputs, *outputs] if isinstance(s, Image)}
+    values = {
+        "id": found.id,
+        "task": task,
+        "prompt": "\n".join(part["text"] for part in parts if "text" in part and "generated" not in part),
+        "inputs": parts,
+        "settings": json_able(settings),
+        "seed": int(seed),
+    }
+    for image in pictures.values():
+        blobs.put(image)
+    with database.writing(pictures="kept") as session:
+        values |= whose(session)
+        for image in pictures.values():  # again, where a withdrawal has deleted the file since
+            blobs.put(image)
+        values["model_version_id"] = model_version(database, session, model_name, model_fingerprint)
+        if database.add_new(session, Generation, values):
+            session.add_all(GenerationPicture(generation_id=found.id, sha256=sha256) for sha256 in pictures)
+            session.add_all(response(found, place, output) for place, output in enumerate(outputs))
+            return found
+        query = select(func.count()).where(Response.generation_id == found.id, Response.author == "model")
+        return ref(owner, key, session.scalar(query))
 
 
 def described(segment: Segment, generated: Collection[str]) -> dict:
@@ -90,6 +133,14 @@ def case(database: Database, session: Session, source: str, patient: str, name: 
     of = {"patient_hash": patient_hash(source, patient), "name": name}
     database.add_new(session, Case, {**of, "source": source})
     return session.scalars(select(Case.id).filter_by(**of)).one()
+
+
+def with_origins(response_ids: Collection[str]) -> Select:
+    """Responses, each with its generation, model version and case (None where there is none)."""
+    query = select(Response, Generation, ModelVersion, Case).select_from(Response)
+    query = query.join(Generation, Response.generation_id == Generation.id)
+    query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
+    return query.outerjoin(Case, Generation.case_id == Case.id).where(Response.id.in_(response_ids))
 
 
 def json_able(settings: dict) -> dict:

@@ -6,6 +6,7 @@ from __future__ import annotations
 from collections import defaultdict
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations
 from statistics import median
 
 import numpy as np
@@ -77,6 +78,27 @@ def table(found: Iterable[Judged], criterion: str) -> tuple[list[str], list[str]
     for rater, item, value in cells:
         values[rater, item] = value
     return list(raters), list(items), values
+
+
+def contests(found: Iterable[Judged], criterion: str) -> tuple[list[str], np.ndarray, np.ndarray]:
+    """Models, and how often each has won against each other and tied with it: two tables of shape (items, models,
+    models). Of several outputs the chosen one has won against all others; ``both bad`` counts as nothing, and so does
+    a model against itself."""
+    models: dict[str, int] = {}
+    outcomes: dict[str, list[tuple[int, int, bool]]] = {}
+    for one in found:
+        choice = one.answer.get("choices", {}).get(criterion)
+        if one.purpose != "judge" or one.occasion or one.answer["cannot_judge"] is not None or choice == "both_bad":
+            continue
+        sides = [models.setdefault(output.model, len(models)) for output in one.outputs]
+        pairs = combinations(sides, 2) if choice == "tie" else ((sides[choice], side) for side in sides)
+        outcomes.setdefault(one.item, []).extend((a, b, choice == "tie") for a, b in pairs if a != b)
+    wins = np.zeros((len(outcomes), len(models), len(models)), int)
+    ties = np.zeros_like(wins)
+    for item, of_item in enumerate(outcomes.values()):
+        for first, second, tied in of_item:
+            (ties if tied else wins)[item, first, second] += 1
+    return list(models), wins, ties + ties.swapaxes(1, 2)
 
 
 def _value(one: Judged, criterion: str) -> float | None:

@@ -24,7 +24,6 @@ from core.feedback.models import (
     TRUST,
     Comparison,
     Generation,
-    GenerationPicture,
     Rating,
     Response,
     utc_now,
@@ -32,7 +31,7 @@ from core.feedback.models import (
 from core.feedback.models import Consent as ConsentRow
 from core.feedback.runs import GenerationRef
 from core.feedback.screen import screened
-from core.sequence import Image, Segment, Sequence
+from core.sequence import Segment, Sequence
 
 KEPT = timedelta(days=365)
 
@@ -124,31 +123,16 @@ class FeedbackStore:
             FeedbackError: the consent does not hold, a text seems to identify a patient, or it cannot be written.
         """
         consent = self.consent_of(code)
-        described = [runs.described(segment, generated) for segment in inputs]
-        pictures = {s.sha256: s for s in [*inputs, *outputs] if isinstance(s, Image)}
-        ref = runs.ref(consent.id, key, len(outputs))
-        values = {
-            "id": ref.id,
-            "task": task,
-            "prompt": "\n".join(entry["text"] for entry in described if "text" in entry and "generated" not in entry),
-            "inputs": described,
-            "settings": runs.json_able(settings),
-            "seed": int(seed),
-            "consent_id": consent.id,
-        }
-        for image in pictures.values():
-            self.blobs.put(image)
-        with self._database.writing(pictures="kept") as session:
+
+        def whose(session: Session) -> dict:
             consents.find_valid(session, code, utc_now(), hold=True)
-            for image in pictures.values():  # again, where a withdrawal has deleted the file since
-                self.blobs.put(image)
-            values["model_version_id"] = runs.model_version(self._database, session, model_name, model_fingerprint)
-            if self._database.add_new(session, Generation, values):
-                session.add_all(GenerationPicture(generation_id=ref.id, sha256=sha256) for sha256 in pictures)
-                session.add_all(runs.response(ref, place, output) for place, output in enumerate(outputs))
-                return ref
-            query = select(func.count()).where(Response.generation_id == ref.id, Response.author == "model")
-            return runs.ref(consent.id, key, session.scalar(query))
+            return {"consent_id": consent.id}
+
+        return runs.keep(
+            self._database, self.blobs, consent.id, whose, task=task, inputs=inputs, outputs=outputs,
+            settings=settings, seed=seed, model_name=model_name, model_fingerprint=model_fingerprint, key=key,
+            generated=generated,
+        )  # fmt: skip
 
     # What people say of it
 

@@ -5,17 +5,18 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy.orm import Session
+
 from core.feedback import audit, rights, runs, verification
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.export import Exports
-from core.feedback.models import Generation, GenerationPicture
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects
 from core.feedback.queue import Queue
 from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
-from core.sequence import Image, Segment, Sequence
+from core.sequence import Segment, Sequence
 
 
 class StudioStore:
@@ -60,28 +61,14 @@ class StudioStore:
             FeedbackError: a text seems to identify a patient, or it cannot be written.
         """
         by.need("maintainer")
-        ref = runs.ref(by.id, key, len(outputs))
-        described = [runs.described(segment, ()) for segment in inputs]
-        pictures = {s.sha256: s for s in [*inputs, *outputs] if isinstance(s, Image)}
-        values = {
-            "id": ref.id,
-            "task": task,
-            "prompt": "\n".join(entry["text"] for entry in described if "text" in entry),
-            "inputs": described,
-            "settings": runs.json_able(settings),
-            "seed": int(seed),
-        }
-        for image in pictures.values():
-            self.blobs.put(image)
-        with self.database.writing(pictures="kept") as session:
-            for image in pictures.values():  # again, where a withdrawal has deleted the file since
-                self.blobs.put(image)
-            values["model_version_id"] = runs.model_version(self.database, session, model_name, model_fingerprint)
-            values["case_id"] = runs.case(self.database, session, *case) if case else None
-            if self.database.add_new(session, Generation, values):
-                session.add_all(GenerationPicture(generation_id=ref.id, sha256=sha256) for sha256 in pictures)
-                session.add_all(runs.response(ref, place, output) for place, output in enumerate(outputs))
-        return ref
+
+        def whose(session: Session) -> dict:
+            return {"case_id": runs.case(self.database, session, *case) if case else None}
+
+        return runs.keep(
+            self.database, self.blobs, by.id, whose, task=task, inputs=inputs, outputs=outputs, settings=settings,
+            seed=seed, model_name=model_name, model_fingerprint=model_fingerprint, key=key,
+        )  # fmt: skip
 
     def verify(self) -> Iterator[str]:
         """Every place where the log and the tables are not as they were left, in words; nothing when all is well."""

@@ -12,7 +12,6 @@ import { Refusal, Saver, Watch, call } from "./wire.js";
 if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
 
 const BREAK_SECONDS = 45 * 60;
-const REASONS = ["image quality", "outside my field", "input missing or wrong", "other"];
 const OF_PICTURES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", "Delete", "Backspace", "+", "-", "=", "0"];
 const HELP = [
   ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
@@ -116,7 +115,7 @@ export class Board {
     this.comment = make("textarea", { rows: 2, maxlength: 2000, oninput: () => this.change({ comment: this.comment.value }) });
     this.reason = make("select", {
       onchange: () => this.change({ cannot_judge: this.reason.value || null }),
-    }, make("option", { value: "" }, "I can judge it"), ...REASONS.map((reason) => make("option", { value: reason }, `Cannot judge: ${reason}`)));
+    }, make("option", { value: "" }, "I can judge it"), ...this.task.reasons.map((reason) => make("option", { value: reason }, `Cannot judge: ${reason}`)));
     this.why = make("input", { type: "text", maxlength: 200 });
     this.submitting = button("Submit [Enter]", () => this.submit(), { class: "ub-main" });
     const revision = this.task.version

@@ -2,9 +2,8 @@
    what was changed; it keeps nothing. */
 
 import { button, div, make } from "../elements/shown.js";
+import { LETTERS } from "./pictures.js";
 import { Passage, showDifference } from "./text.js";
-
-const LETTERS = "ABCDEFGH";
 
 /** The form of a task. `change` takes the changed part of the answer. */
 export function form(task, answer, change) {

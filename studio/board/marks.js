@@ -1,6 +1,6 @@
 /* <um-mark>: boxes, points and brush strokes on a picture, each with a label. */
 
-import { ARROWS, SLIP, Surface, button, div, far, make, open } from "../elements/shown.js";
+import { ARROWS, SLIP, Surface, button, div, far, make } from "../elements/shown.js";
 
 const TOOLS = { box: "Box", point: "Point", brush: "Brush" };
 const BRUSH = 1 / 40; // of the picture's longer side
@@ -39,19 +39,7 @@ export class Mark extends Surface {
   }
 
   async load() {
-    const address = this.getAttribute("src");
-    this.picture.alt = this.getAttribute("alt") ?? "";
-    try {
-      const { naturalWidth, naturalHeight } = await open(this.picture, address);
-      [this.columns, this.rows] = [this.number("width") || naturalWidth, this.number("height") || naturalHeight];
-      this.shape(this.columns, this.rows);
-      this.fail();
-    } catch {
-      if (address !== this.getAttribute("src")) return;
-      this.columns = this.rows = 0;
-      this.fail(this.say("failed"));
-    }
-    this.show();
+    if (await this.loadPicture()) this.show();
   }
 
   choose(tool) {

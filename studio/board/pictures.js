@@ -2,7 +2,8 @@
 
 import { button, div, make } from "../elements/shown.js";
 
-const LETTERS = "ABCDEFGH";
+/** Names of the sides that are compared. */
+export const LETTERS = "ABCDEFGH";
 
 /** `opened` is called once they were seen in full size, `marked` with the regions. */
 export function pictures(task, base, opened, marked) {

@@ -8,13 +8,13 @@ from pathlib import Path
 import streamlit as st
 
 from core.errors import UniMedError
-from core.feedback.agreement import bootstrapped
-from core.feedback.export import LAYOUTS
+from core.feedback.agreement import bootstrapped, bradley_terry
+from core.feedback.export import COCO, LAYOUTS, described
 from core.feedback.judged import Judged, judged
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
 from core.feedback.rubric import SCALE
-from core.feedback.standing import standings, table
+from core.feedback.standing import contests, standings, table
 from studio import context
 
 
@@ -71,6 +71,8 @@ def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
     ]
     st.dataframe(rows, hide_index=True)
     st.caption("Several statistics stand side by side because skewed scores pull them apart: look at all of them.")
+    if not scored:
+        _strengths(found, criterion)
     apart = [(item, column) for item, column in zip(items, values.T, strict=True) if _spread(column) >= 2]
     if scored and apart:
         with st.expander(f"Items on which raters lie two or more apart: {len(apart)}"):
@@ -78,10 +80,27 @@ def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
             st.dataframe(lines, hide_index=True)
 
 
+def _strengths(found: list[Judged], criterion: str) -> None:
+    """Who wins, where different versions were compared."""
+    models, *outcomes = contests(found, criterion)
+    strengths = bradley_terry(*outcomes, seed=0) if len(models) > 1 else None
+    if strengths is None or strengths.values is None:
+        return
+    rows = [
+        {"version": name, "log strength": round(value, 3), "95% interval": f"{low:.3f} to {high:.3f}"}
+        for name, value, low, high in zip(models, strengths.values, strengths.low, strengths.high, strict=True)
+    ]
+    st.dataframe(rows, hide_index=True)
+    st.caption(
+        f"Bradley-Terry with ties (Davidson). {strengths.comparisons} comparisons, {strengths.tie_rate:.0%} ties."
+    )
+
+
 def _export(person: Person, project: ProjectInfo) -> None:
     st.subheader("Export")
     layout = st.selectbox("Layout", LAYOUTS)
-    ending = ".json" if layout == "coco" else st.selectbox("File", [".jsonl", ".csv", ".parquet"])
+    st.caption(described(layout))
+    ending = ".json" if layout == COCO else st.selectbox("File", [".jsonl", ".csv", ".parquet"])
     if st.button("Prepare the file"):
         try:
             with tempfile.TemporaryDirectory() as folder:

@@ -18,7 +18,6 @@ NAME = "Sharper or not"
 DISPUTED = 3
 
 pytestmark = [
-    pytest.mark.slow,  # two minutes in a browser: `pytest -m slow tests/studio`
     pytest.mark.usefixtures("browser_name"),  # or pytest would not keep the order of this file
     # playwright leaves an event loop to the garbage collector
     pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
@@ -109,9 +108,11 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     go(page, "Progress")
     expect(page.get_by_role("heading", name="Agreement")).to_be_visible()
     expect(page.get_by_role("heading", name="Raters", exact=True)).to_be_visible()
-    page.get_by_label("Layout").fill("label_studio")
-    page.get_by_role("option", name="label_studio").click()
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+    page.get_by_label("Layout").fill("label_studio")
+    expect(page.get_by_role("option", name="label_studio")).to_have_attribute("data-focused", "true")
+    page.get_by_label("Layout").press("Enter")
+    expect(page.get_by_text("Tasks with annotations")).to_be_visible()
     page.get_by_role("button", name="Prepare the file").click()
     with page.expect_download() as download:
         page.get_by_role("button", name="Download", exact=True).click()

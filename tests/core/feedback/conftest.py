@@ -16,6 +16,7 @@ import sqlalchemy as sa
 
 from core.feedback.store import FeedbackStore
 from core.feedback.studio import StudioStore
+from tests.core.feedback.team import Clock, Team
 
 numbers = count()
 
@@ -107,6 +108,16 @@ def studio(open_studio: Callable[[], StudioStore]) -> Iterator[StudioStore]:
     store = open_studio()
     yield store
     assert list(store.verify()) == []
+
+
+@pytest.fixture
+def team(studio: StudioStore) -> Team:
+    return Team.of(studio)
+
+
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    return Clock(monkeypatch)
 
 
 @pytest.fixture

@@ -8,7 +8,6 @@ import sqlalchemy as sa
 from core.errors import AccessError
 from core.feedback.models import Base
 from core.feedback.projects import NewItem
-from core.feedback.studio import StudioStore
 from tests.core.feedback.team import (
     FINGERPRINT,
     MODEL,
@@ -20,11 +19,6 @@ from tests.core.feedback.team import (
     Team,
     answer,
 )
-
-
-@pytest.fixture
-def team(studio: StudioStore) -> Team:
-    return Team.of(studio)
 
 
 def test_a_rater_reaches_nothing_of_another(team: Team) -> None:

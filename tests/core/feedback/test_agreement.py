@@ -22,7 +22,6 @@ from core.feedback.agreement import (
     bootstrap,
     bootstrapped,
     bradley_terry,
-    dice,
     gwet_ac,
     icc,
     krippendorff_alpha,
@@ -349,26 +348,6 @@ def test_strengths_without_ties_are_bradleys_and_terrys() -> None:
     found = bradley_terry([[0, 30], [10, 0]], np.zeros((2, 2)))
     assert found.values == CLOSE((math.log(3) / 2, -math.log(3) / 2))
     assert (found.tie, found.tie_rate, found.comparisons) == (0, 0, 40)
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_masks_are_compared_point_by_point(seed: int) -> None:
-    random = np.random.default_rng(seed)
-    a, b = random.random((2, 17, 23)) < (0.05, 0.3, 0.9)[seed % 3]
-    points = [set(map(tuple, np.argwhere(mask).tolist())) for mask in (a, b)]
-    assert dice(a, b) == CLOSE(2 * len(points[0] & points[1]) / (len(points[0]) + len(points[1])))
-
-
-def test_masks_by_hand() -> None:
-    a, b = np.zeros((2, 12, 12), bool)
-    a[2:6, 2:6], b[2:6, 4:8] = True, True  # the same square two pixels on, half of it in common
-    assert dice(a, b) == 0.5
-    assert dice(a, a) == 1.0
-    assert dice(a, np.zeros_like(a)) == 0.0
-    assert dice(np.zeros_like(a), np.zeros_like(a)) is None
-    for other in (b[:5], b.astype(int)):
-        with pytest.raises(FeedbackError, match="masks"):
-            dice(a, other)
 
 
 # The bootstrap -------------------------------------------------------------------------------------------------------

@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import json
 import sqlite3
 from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import pyarrow.parquet
 import pytest
 from pydicom.data import get_testdata_file
 
 from core.__main__ import main
 from core.feedback.studio import StudioStore
+from tests.core.feedback.team import Team
 
 PASSWORD = "correct horse"
 
@@ -110,3 +113,39 @@ def test_outputs_come_into_the_store_to_be_rated(
     ]:
         assert main(["feedback", "run", *model, *wrong]) == 2
         assert why in capsys.readouterr().err
+
+
+def test_a_project_is_exported_as_files_and_as_a_folder(
+    store: StudioStore, tmp_path: Path, capsys: pytest.CaptureFixture
+) -> None:
+    team = Team.of(store)
+    project = team.project("rate", 2)
+    for rater in team.raters:
+        team.judge_all(rater, project)
+    (name,) = [one.name for one in store.projects.of(team.maintainer) if one.id == project]
+    out, by = tmp_path / "out", ["--by", team.maintainer.login]
+
+    def export(layout: str, path: str, *rest: str) -> int:
+        return main(["feedback", "export", name, layout, str(out / path), *(rest or by)])
+
+    for path in ("imrmc.csv", "imrmc.jsonl", "imrmc.parquet"):
+        assert export("imrmc", path) == 0
+    lines = (out / "imrmc.jsonl").read_text().splitlines()
+    assert len(lines) == 4 and set(json.loads(lines[0])) == {"readerID", "caseID", "modalityID", "score"}
+    assert len((out / "imrmc.csv").read_text().splitlines()) == 5
+    assert pyarrow.parquet.read_table(out / "imrmc.parquet").num_rows == 4
+    assert export("trl_preference", "pairs.csv") == 0 and "left out: 4 (not a pair of texts)" in capsys.readouterr().out
+    assert export("coco", "coco.json") == 0
+    assert export("label_studio", "hub") == 0
+    assert len((out / "hub" / "data.jsonl").read_text().splitlines()) == 2
+    assert len(list((out / "hub" / "images").glob("*.png"))) == 4, "two inputs and two outputs"
+    assert "2 raters about 2 items" in (out / "hub" / "README.md").read_text()
+    for layout, path, rest, why in [
+        ("nothing", "x.jsonl", by, "Unknown layout"),
+        ("imrmc", "x.docx", by, "Unknown kind of file"),
+        ("coco", "x.csv", by, "Unknown kind of file"),
+        ("imrmc", "x.csv", ["--by", team.raters[0].login], "not for you"),
+    ]:
+        assert export(layout, path, *rest) == 2
+        assert why in capsys.readouterr().err
+    assert main(["feedback", "export", "Nothing", "imrmc", "x.csv", *by]) == 2

@@ -8,7 +8,6 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
-import pytest
 import sqlalchemy as sa
 
 from core.feedback.dealing import Dealer
@@ -23,17 +22,6 @@ from tests.core.feedback.team import (
     judgements,
     told_apart,
 )
-
-
-@pytest.fixture
-def team(studio: StudioStore) -> Team:
-    return Team.of(studio)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
 
 # Dealing
 

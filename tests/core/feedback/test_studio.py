@@ -25,17 +25,6 @@ from tests.core.feedback.team import (
     told_apart,
 )
 
-
-@pytest.fixture
-def team(studio: StudioStore) -> Team:
-    return Team.of(studio)
-
-
-@pytest.fixture
-def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    return Clock(monkeypatch)
-
-
 # Projects
 
 
