@@ -139,7 +139,7 @@ class Errors {
     this.change = change;
     this.passage = new Passage(task.outputs[0].text, (span) => this.add(span));
     this.list = make("ul", { class: "ub-list" });
-    this.element = div("ub-errors", make("h3", {}, "Text of the model"), this.passage.element,
+    this.element = div("ub-errors", make("h3", {}, "AI-generated text"), this.passage.element,
       div("ub-buttons", button("Mark the chosen words as an error", () => this.add(this.passage.span))), this.list);
   }
 
