@@ -5,9 +5,10 @@ from __future__ import annotations
 import random
 from collections.abc import Iterable
 from dataclasses import dataclass
+from itertools import combinations, groupby, islice
 
 from sqlalchemy import Text, cast, func, insert, select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
 from core.feedback import audit
@@ -17,7 +18,7 @@ from core.feedback.models import Generation, Response, new_id
 from core.feedback.outputs import output_of
 from core.feedback.people import Person
 from core.feedback.rubric import Plan, Rubric
-from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Member, Project, User
+from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Judgement, Member, Project, User
 
 BATCH = 500
 
@@ -181,24 +182,65 @@ class Projects:
         with self._database.reading() as session:
             return list(session.scalars(query.order_by(Generation.created_at.desc(), Response.place).limit(limit)))
 
-    def pairs(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[tuple[str, str]]:
-        """What there is to compare: responses of two generations with one task, prompt and input, but of different
-        versions, settings or seeds."""
+    def groups(self, by: Person, kind: str, task: str = "", size: int = 2, limit: int = 1000) -> list[tuple[str, ...]]:
+        """What there is to compare: each ``size`` of the models' responses to one task, prompt and input, which differ
+        in version, settings or seed. Those of the newest requests come first.
+
+        Args:
+            kind: text or image.
+            limit: so many groups at most.
+        """
         by.need("maintainer")
-        one, other, first, second = aliased(Generation), aliased(Generation), aliased(Response), aliased(Response)
-        query = (
-            select(first.id, second.id)
-            .join(one, first.generation_id == one.id)
-            .join(other, (other.task == one.task) & (other.prompt == one.prompt) & (other.id > one.id))
-            .join(second, (second.generation_id == other.id) & (second.place == first.place))
-            .where(first.author == "model", second.author == "model", first.kind == kind, second.kind == kind)
-            .where(cast(one.inputs, Text) == cast(other.inputs, Text))
-        )
+        request = Generation.task, Generation.prompt, cast(Generation.inputs, Text), Response.place
+        newest = func.max(Generation.created_at).over(partition_by=request).label("newest")
+        query = select(Response.id, newest, *request).join(Generation, Response.generation_id == Generation.id)
+        query = query.where(Response.author == "model", Response.kind == kind)
         if task:
-            query = query.where(one.task == task)
+            query = query.where(Generation.task == task)
+        query = query.order_by(newest.desc(), *request, Generation.created_at, Response.id)
+        query = query.execution_options(yield_per=BATCH)
+        with self._database.reading() as session, session.execute(query) as rows:
+            of_requests = groupby(rows, key=lambda row: tuple(row[1:]))
+            groups = (group for _, of in of_requests for group in combinations([row.id for row in of], size))
+            return list(islice(groups, limit))
+
+    def gold_items(self, by: Person, project_id: str) -> list[NewItem]:
+        """The items of a project whose right answer is known, to be put among those of another one of the same kind
+        and rubric."""
+        by.need("maintainer")
         with self._database.reading() as session:
-            found = session.execute(query.order_by(one.created_at.desc(), first.place).limit(limit))
-            return [(a, b) for a, b in found]
+            query = select(Item).where(Item.project_id == project_id, Item.withdrawn_at.is_(None))
+            items = session.scalars(query.where(Item.gold.is_not(None)).order_by(Item.place))
+            return [NewItem(tuple(item.response_ids), item.gold) for item in items]
+
+    def mark_gold(self, by: Person, judgement_id: str) -> None:
+        """Takes what somebody has said of an item as the answer that is known to be right: by it the others are
+        checked.
+
+        Raises:
+            FeedbackError: there is no such judgement, it was withdrawn, or it says that it cannot be judged.
+        """
+        by.need("maintainer")
+        with self._database.writing() as session:
+            project_id = session.scalar(select(Judgement.project_id).where(Judgement.id == judgement_id))
+            if project_id is not None:
+                _existing(session, project_id)
+            judgement = session.get(Judgement, judgement_id)
+            if judgement is None or judgement.answer is None:
+                raise FeedbackError("There is no such judgement", value=judgement_id)
+            if judgement.answer["cannot_judge"] is not None:
+                raise FeedbackError("Who cannot judge it knows no right answer", remedy="Choose another judgement")
+            item = session.get_one(Item, judgement.item_id)
+            item.gold = {name: value for name, value in judgement.answer.items() if name != "shown"}
+            audit.record_items(session, by.id, project_id, "mark gold")
+
+    def members(self, by: Person, project_id: str) -> list[tuple[str, str]]:
+        """The login names of those who take part, each with the part."""
+        by.need("maintainer")
+        with self._database.reading() as session:
+            query = select(User.login, Member.purpose).join(Member, Member.user_id == User.id)
+            query = query.where(Member.project_id == project_id).order_by(Member.purpose.desc(), Member.place)
+            return [(login, purpose) for login, purpose in session.execute(query)]
 
     def get(self, person: Person, project_id: str) -> ProjectInfo:
         """

@@ -70,7 +70,7 @@ def _new(person: Person) -> None:
             try:
                 plan = Plan(design=design, overlap=int(overlap), washout_days=float(washout))
                 if kind == "compare":
-                    found = [NewItem(pair) for pair in store.projects.pairs(person, of, task.strip(), int(count))]
+                    found = [NewItem(pair) for pair in store.projects.groups(person, of, task.strip(), limit=int(count))]
                 else:
                     ids = store.projects.responses(person, of, task.strip(), int(count))
                     every = round(100 / repeats) if repeats else 0

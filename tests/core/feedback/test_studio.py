@@ -10,8 +10,10 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
+from core.feedback.judged import judged
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan, Rubric
+from core.feedback.standing import standings
 from core.feedback.studio import StudioStore
 from tests.core.feedback.team import (
     NOON,
@@ -73,15 +75,32 @@ def test_what_cannot_be_asked_is_refused(team: Team) -> None:
         projects.add_items(by, rate, [NewItem((images[1],))])
 
 
-def test_pairs_are_of_one_request_and_different_models(team: Team) -> None:
-    one, other = team.outputs(count=3), team.outputs(count=3, model=OTHER)
-    found = team.store.projects.pairs(team.maintainer, "image")
-    assert {frozenset(pair) for pair in found} == {frozenset(pair) for pair in zip(one, other, strict=True)}
-    assert team.store.projects.pairs(team.maintainer, "image", "editing") == []
-    assert set(team.store.projects.responses(team.maintainer, "image", "super_resolution")) == {*one, *other}
+def test_what_is_compared_is_of_one_request(team: Team) -> None:
+    one, other, third = (team.outputs(count=3, model=name) for name in ("one", "other", "third"))
+    projects, by = team.store.projects, team.maintainer
+    threes = {frozenset(of) for of in zip(one, other, third, strict=True)}
+    assert {frozenset(group) for group in projects.groups(by, "image", size=3)} == threes
+    pairs = projects.groups(by, "image")
+    assert len(pairs) == len(set(pairs)) == 9 and all(any(set(pair) <= of for of in threes) for pair in pairs)
+    assert projects.groups(by, "image", limit=4) == pairs[:4]
+    assert projects.groups(by, "image", "editing") == projects.groups(by, "text") == []
 
 
-# Answers
+def test_a_judgement_becomes_the_gold_answer_also_of_another_project(team: Team, engine: sa.Engine) -> None:
+    project, projects = team.project(count=3), team.store.projects
+    team.judge_all(team.raters[0], project, 5)
+    ((judgement, answer_given),) = judgements(engine, "id", "answer")[:1]
+    projects.mark_gold(team.maintainer, judgement)
+    (gold,) = projects.gold_items(team.maintainer, project)
+    assert gold.gold == {name: value for name, value in answer_given.items() if name != "shown"}
+    other = team.project(items=projects.gold_items(team.maintainer, project), name="checked")
+    team.judge_all(team.raters[1], other, 1)
+    (standing,) = standings(judged(team.store.database, other))
+    assert standing.gold == 0
+    with pytest.raises(FeedbackError, match="no such judgement"):
+        projects.mark_gold(team.maintainer, "none")
+    with pytest.raises(AccessError):
+        projects.mark_gold(team.raters[0], judgement)
 
 
 def test_what_is_entered_comes_back_anywhere(team: Team, open_studio: Callable[[], StudioStore]) -> None:
