@@ -5,11 +5,17 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import people, progress, projects, rate
+from studio.views import people, progress, projects, rate, rights
+
+ROOMY = """<style>
+[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }
+</style>"""
+"""Less of the page is margin: pictures need the room."""
 
 
 def main() -> None:
     st.set_page_config(page_title="UniMed Studio", page_icon="🩻", layout="wide")
+    st.html(ROOMY)
     person = context.person()
     if person is None:
         st.title("UniMed Studio")
@@ -23,6 +29,7 @@ def main() -> None:
         pages.append(st.Page(lambda: projects.show(person), title="Projects", url_path="projects"))
         pages.append(st.Page(lambda: progress.show(person), title="Progress", url_path="progress"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
+        pages.append(st.Page(lambda: rights.show(person), title="Rights and log", url_path="rights"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
     chosen.run()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Collection, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
 
 from sqlalchemy import inspect, select
@@ -17,7 +18,7 @@ from sqlalchemy.orm import Session
 
 from core.feedback.models import Base, utc_now
 from core.feedback.runs import with_origins
-from core.feedback.studio_models import AuditEvent, AuditHead, Item
+from core.feedback.studio_models import AuditEvent, AuditHead, Item, User
 
 NEVER = "0" * 64
 WORKING = ("taken", "disputed", "withdrawn_at")
@@ -74,13 +75,13 @@ def append(
     after: dict | None, reason: str | None = None, said_at: datetime | None = None,
 ) -> None:  # fmt: skip
     """Adds an event at the end of the log."""
-    newest = hold(session)
+    last = hold(session)
     event = AuditEvent(
-        seq=newest.seq + 1, at=utc_now(), said_at=said_at, user_id=user_id, action=action, subject=subject,
-        subject_id=subject_id, before=before, after=after, reason=reason, previous=newest.hash,
+        seq=last.seq + 1, at=utc_now(), said_at=said_at, user_id=user_id, action=action, subject=subject,
+        subject_id=subject_id, before=before, after=after, reason=reason, previous=last.hash,
     )  # fmt: skip
     event.hash = digest(event, without=("hash",))
-    newest.seq, newest.hash = event.seq, event.hash
+    last.seq, last.hash = event.seq, event.hash
     session.add(event)
     session.flush()
 
@@ -93,8 +94,36 @@ def hold(session: Session) -> AuditHead:
 
 def head(session: Session) -> tuple[int, str]:
     """How many events there are, and the hash of the newest."""
-    newest = session.scalars(select(AuditHead)).one()
-    return newest.seq, newest.hash
+    last = session.scalars(select(AuditHead)).one()
+    return last.seq, last.hash
+
+
+@dataclass(frozen=True)
+class Event:
+    """An event as a maintainer reads it: ``who`` is a login name, or the program."""
+
+    seq: int
+    at: datetime
+    said_at: datetime | None
+    who: str
+    action: str
+    subject: str
+    subject_id: str
+    before: dict | None
+    after: dict | None
+    reason: str | None
+
+
+def newest(session: Session, limit: int) -> list[Event]:
+    """The newest events, the last one first."""
+    query = select(AuditEvent, User.login).outerjoin(User, AuditEvent.user_id == User.id)
+    return [
+        Event(
+            one.seq, one.at, one.said_at, login or "the program", one.action, one.subject, one.subject_id, one.before,
+            one.after, one.reason,
+        )
+        for one, login in session.execute(query.order_by(AuditEvent.seq.desc()).limit(limit))
+    ]  # fmt: skip
 
 
 def record_items(session: Session, user_id: str | None, project_id: str, action: str = "add items") -> None:

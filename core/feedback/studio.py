@@ -81,6 +81,16 @@ class StudioStore:
         with self.database.reading() as session:
             return audit.head(session)
 
+    def events(self, by: Person, limit: int) -> list[audit.Event]:
+        """What was done of late, the newest first.
+
+        Raises:
+            AccessError: only a maintainer may.
+        """
+        by.need("maintainer")
+        with self.database.reading() as session:
+            return audit.newest(session, limit)
+
     def withdraw_person(self, by: Person, user_id: str) -> Withdrawn:
         """See ``core.feedback.rights``."""
         return rights.withdraw_person(self.database, by, user_id)

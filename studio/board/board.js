@@ -12,11 +12,16 @@ import { Refusal, Saver, Watch, call } from "./wire.js";
 if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
 
 const BREAK_SECONDS = 45 * 60;
+const CONFIDENCE = ["unsure", "fairly sure", "sure"];
+const TYPED = ["comment", "text"];
+const TYPING_MS = 2000; // changes of one field within so long are undone together
 const OF_PICTURES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", "Delete", "Backspace", "+", "-", "=", "0"];
 const HELP = [
   ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
-  ["F", "full size"], ["M", "mark defects"], ["T", "comment or text"], ["A", "accept the text as it is"],
-  ["X", "cannot judge"], ["Enter", "submit and go on"], ["Z", "the one before, to revise it"], ["?", "this list"],
+  ["F", "full size"], ["D", "side by side, slider, difference"], ["+, -, 0", "zoom in, out, whole picture"],
+  ["M", "mark defects"], ["E", "mark an error of the text"], ["T", "comment or text"], ["A", "accept the text as it is"],
+  ["C", "how sure you are"], ["X", "cannot judge"], ["U", "undo the last change"], ["Enter", "submit and go on"],
+  ["Z", "the one before, to revise it"], ["?", "this list"],
 ];
 
 /** Puts a board into the page. `base` is the address of the studio's API. */
@@ -85,6 +90,7 @@ export class Board {
       return;
     }
     this.answer = structuredClone(task.answer);
+    this.past = []; // what can be undone: {parts, at, answer}
     this.watch.begin(task.seconds);
     this.pictures = pictures(task, this.base, () => this.change({ opened: true }), (regions) => this.change({ regions }));
     this.form = form(task, this.answer, (part) => this.change(part));
@@ -108,8 +114,8 @@ export class Board {
 
   /** The form, and what goes with every kind of answer. */
   around() {
-    const confidence = make("fieldset", { class: "ub-row" }, make("legend", {}, "How sure are you?"),
-      ...["unsure", "fairly sure", "sure"].map((word, index) => make("label", {}, make("input", {
+    const confidence = make("fieldset", { class: "ub-row" }, make("legend", {}, "How sure are you? [C]"),
+      ...CONFIDENCE.map((word, index) => make("label", {}, make("input", {
         type: "radio", name: "ub-confidence", value: index + 1, onchange: () => this.change({ confidence: index + 1 }),
       }), make("span", {}, word))));
     this.comment = make("textarea", { rows: 2, maxlength: 2000, oninput: () => this.change({ comment: this.comment.value }) });
@@ -123,7 +129,8 @@ export class Board {
     return [...this.others(), this.form.element, confidence,
       make("label", { class: "ub-field" }, "Cannot judge [X]", this.reason),
       make("label", { class: "ub-field" }, "Comment [T] – nothing that identifies a patient", this.comment),
-      ...revision, div("ub-buttons", this.submitting, button("The one before [Z]", () => this.back())),
+      ...revision, div("ub-buttons", this.submitting, button("Undo [U]", () => this.undo()),
+        button("The one before [Z]", () => this.back())),
       ...(this.task.revisable ? [] : [make("p", {}, "The time for corrections of this one is over.")])];
   }
 
@@ -148,10 +155,28 @@ export class Board {
 
   /** Takes a change up, and saves it. */
   change(part) {
-    Object.assign(this.answer, part);
+    const parts = Object.keys(part).join(), last = this.past.at(-1), now = Date.now();
+    if (last?.parts === parts && TYPED.includes(parts) && now - last.at < TYPING_MS) last.at = now;
+    else if (parts !== "opened") this.past.push({ parts, at: now, answer: structuredClone(this.answer) });
+    this.take({ ...this.answer, ...part });
+  }
+
+  undo() {
+    const last = this.past.pop();
+    if (last) this.take({ ...last.answer, opened: this.answer.opened });
+    this.pictures.show(this.answer);
+  }
+
+  take(answer) {
+    this.answer = answer;
     this.fill();
     this.fail();
-    if (!this.task.version) this.saver.put({ assignment: this.task.id, answer: this.answer, seconds: this.watch.seconds });
+    this.saver.put({ assignment: this.task.id, answer, seconds: this.watch.seconds });
+  }
+
+  /** One step surer, and after the last the first again. */
+  surer() {
+    this.change({ confidence: ((this.answer.confidence ?? 0) % CONFIDENCE.length) + 1 });
   }
 
   async submit() {
@@ -208,6 +233,9 @@ export class Board {
     const theirs = OF_PICTURES.includes(event.key) && event.target.closest?.(".um-stage, .ub-passage");
     if (typing || theirs || this.root.querySelector("dialog[open]")) return;
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
+      d: () => this.pictures?.turn(), "+": () => this.pictures?.zoom(1.5), "=": () => this.pictures?.zoom(1.5),
+      "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.errors?.passage.element.focus(),
+      c: () => this.surer(), u: () => this.undo(),
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;

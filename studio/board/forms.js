@@ -40,7 +40,7 @@ class Rows {
 
   key(event) {
     const step = { ArrowUp: -1, ArrowDown: 1 }[event.key], row = this.rows[this.current];
-    if (step && event.target.type !== "radio") {
+    if (step && !["radio", "range"].includes(event.target.type)) {
       this.highlight(this.current + step);
       row.element.scrollIntoView({ block: "nearest" });
       return true;
@@ -140,7 +140,7 @@ class Errors {
     this.passage = new Passage(task.outputs[0].text, (span) => this.add(span));
     this.list = make("ul", { class: "ub-list" });
     this.element = div("ub-errors", make("h3", {}, "AI-generated text"), this.passage.element,
-      div("ub-buttons", button("Mark the chosen words as an error", () => this.add(this.passage.span))), this.list);
+      div("ub-buttons", button("Mark the chosen words as an error [E, Enter]", () => this.add(this.passage.span))), this.list);
   }
 
   add({ start, end }) {

@@ -62,6 +62,17 @@ class Pictures {
     if (answer.regions?.length) this.marking.open = true;
   }
 
+  /** The next way to look at two pictures: side by side, slider, difference. */
+  turn() {
+    const ways = [...this.element.querySelectorAll("um-compare .um-segments input")];
+    ways[(ways.findIndex((way) => way.checked) + 1) % ways.length]?.click();
+  }
+
+  /** Zooms the two pictures that lie side by side; by 0 back to the whole. */
+  zoom(factor) {
+    this.element.querySelector("um-compare")?.zoomBy(factor);
+  }
+
   mark() {
     if (this.marking.hidden) return;
     this.marking.open = !this.marking.open;

@@ -7,7 +7,7 @@ import streamlit as st
 from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.projects import NewItem, ProjectInfo
-from core.feedback.rubric import DESIGNS, RUBRICS, Plan
+from core.feedback.rubric import DESIGNS, RUBRICS, Plan, Rubric
 from core.feedback.studio_models import KINDS, PURPOSES
 from studio import context
 
@@ -15,6 +15,11 @@ QUESTIONS = {
     "rate": "Rate one output",
     "compare": "Compare outputs of one request",
     "correct": "Correct a text",
+}
+WAYS = {
+    "open": "Open: an item goes to whoever is free",
+    "crossed": "Fully crossed: everybody rates everything",
+    "split": "Split-plot: readers and items in groups",
 }
 
 
@@ -26,20 +31,31 @@ def show(person: Person) -> None:
     for project in found:
         with st.expander(f"{project.name} – {QUESTIONS[project.kind].lower()}, {project.items} items, {project.state}"):
             _one(person, project)
-    _new(person)
+    st.subheader("New project")
+    with st.container(border=True):
+        _new(person, found)
 
 
 def _one(person: Person, project: ProjectInfo) -> None:
     store = context.store()
     try:
-        columns = st.columns(3)
-        if project.state != "open" and columns[0].button("Open to its raters", key=f"open-{project.id}"):
+        plan, criteria = project.plan, ", ".join(criterion.name for criterion in project.rubric.criteria)
+        people = f", {plan.overlap} people to an item" if plan.design == "open" else ""
+        st.caption(f"{WAYS[plan.design]}{people}. Criteria: {criteria or 'none'}.")
+        if project.state != "open" and st.button("Open to its raters", key=f"open-{project.id}"):
             store.projects.change_state(person, project.id, "open")
             st.rerun()
-        if project.state == "open" and columns[0].button("Close", key=f"close-{project.id}"):
+        if project.state == "open" and st.button("Close", key=f"close-{project.id}"):
             store.projects.change_state(person, project.id, "closed")
             st.rerun()
-        people = {one.id: one.login for one in store.people.everyone(person)}
+        members = store.projects.members(person, project.id)
+        for purpose in PURPOSES:
+            names = ", ".join(login for login, part in members if part == purpose) or "nobody yet"
+            st.write(f"Take part to {purpose}: {names}")
+        taken = {login for login, _ in members}
+        people = {one.id: one.login for one in store.people.everyone(person) if one.login not in taken}
+        if not people:
+            return
         with st.form(f"member-{project.id}", border=False):
             who = st.multiselect("People", list(people), format_func=people.get)
             purpose = st.selectbox("take part to", PURPOSES)
@@ -51,35 +67,71 @@ def _one(person: Person, project: ProjectInfo) -> None:
         context.problem(error)
 
 
-def _new(person: Person) -> None:
-    store = context.store()
-    with st.form("new", border=True):
-        st.subheader("New project")
-        name = st.text_input("Name")
-        kind = st.selectbox("What is asked", KINDS, format_func=QUESTIONS.get)
-        rubric = st.selectbox("Rubric", list(RUBRICS))
-        of = st.selectbox("Outputs", ["image", "text"])
-        task = st.text_input("Only of the task", placeholder="all, or for example super_resolution")
-        count = st.number_input("Items at most", 1, 100_000, 100)
-        design = st.selectbox("Design", DESIGNS, help="open: each item to as many people as the overlap says; crossed: "
-                              "all to everybody; split: readers and items in groups")  # fmt: skip
-        overlap = st.number_input("Overlap", 1, 20, 2)
-        repeats = st.slider("Items that come twice, in per cent", 0, 50, 0)
-        washout = st.number_input("Days between the two", 0.0, 365.0, 14.0)
-        if st.form_submit_button("Make it"):
-            try:
-                plan = Plan(design=design, overlap=int(overlap), washout_days=float(washout))
-                if kind == "compare":
-                    found = [NewItem(pair) for pair in store.projects.groups(person, of, task.strip(), limit=int(count))]
-                else:
-                    ids = store.projects.responses(person, of, task.strip(), int(count))
-                    every = round(100 / repeats) if repeats else 0
-                    found = [NewItem((one,), repeated=bool(every) and i % every == 0) for i, one in enumerate(ids)]
-                if not found:
-                    st.error("There are no such outputs in the store.")
-                    return
-                project_id = store.projects.make(person, name, kind, RUBRICS[rubric], plan)
-                store.projects.add_items(person, project_id, found)
-                st.rerun()
-            except UniMedError as error:
-                context.problem(error)
+def _new(person: Person, there: list[ProjectInfo]) -> None:
+    name = st.text_input("Name", max_chars=200)
+    first, second = st.columns(2)
+    kind = first.selectbox("What is asked", KINDS, format_func=QUESTIONS.get)
+    rubric = _rubric(second, kind)
+    try:
+        found = _outputs(person, kind)
+        st.write(f"{len(found)} items." if found else "There are no such outputs in the store.")
+        found += _gold(person, kind, there)
+        plan, repeats = _plan()
+        if not st.button("Make it", type="primary", disabled=not found):
+            return
+        every = round(100 / repeats) if repeats else 0
+        items = [NewItem(i.response_ids, i.gold, bool(every) and n % every == 0) for n, i in enumerate(found)]
+        project_id = context.store().projects.make(person, name, kind, rubric, plan)
+        context.store().projects.add_items(person, project_id, items)
+        st.rerun()
+    except UniMedError as error:
+        context.problem(error)
+
+
+def _rubric(place: st.delta_generator.DeltaGenerator, kind: str) -> Rubric:
+    fitting = {"rate": list(RUBRICS), "compare": ["image", "edit", "text"], "correct": ["text"]}[kind]
+    whole = RUBRICS[place.selectbox("Rubric", fitting)]
+    names = [criterion.name for criterion in whole.criteria]
+    asked = st.multiselect("Criteria", names, names) if kind != "correct" else names
+    return Rubric(tuple(c for c in whole.criteria if c.name in asked), whole.defects, whole.errors)
+
+
+def _outputs(person: Person, kind: str) -> list[NewItem]:
+    """What is to be judged, out of all that models have made."""
+    projects, columns = context.store().projects, st.columns(3)
+    of = "text" if kind == "correct" else columns[0].selectbox("Outputs", ["image", "text"])
+    task = columns[1].text_input("Only of the task", placeholder="for example super_resolution").strip()
+    count = int(columns[2].number_input("Items at most", 1, 100_000, 100))
+    if kind == "compare":
+        size = int(columns[0].number_input("Outputs to compare", 2, 8, 2, help="Of one request, blind and mixed."))
+        return [NewItem(group) for group in projects.groups(person, of, task, size, count)]
+    return [NewItem((one,)) for one in projects.responses(person, of, task, count)]
+
+
+def _gold(person: Person, kind: str, there: list[ProjectInfo]) -> list[NewItem]:
+    """Items whose right answer is known, out of another project."""
+    names = {project.id: project.name for project in there if project.kind == kind}
+    if not names:
+        return []
+    none = "none"
+    chosen = st.selectbox("Gold items of the project", [none, *names], format_func=lambda one: names.get(one, none),
+                          help="They come among the others, and show how often a rater is right.")  # fmt: skip
+    return [] if chosen == none else context.store().projects.gold_items(person, chosen)
+
+
+def _plan() -> tuple[Plan, int]:
+    """How items come to raters, and how many of them twice, in per cent."""
+    design = st.selectbox("Design", DESIGNS, format_func=WAYS.get)
+    with st.expander("More: overlap, repeats, order, time for corrections"):
+        columns = st.columns(2)
+        overlap = columns[0].number_input("People to an item", 1, 20, 2, disabled=design != "open")
+        groups = columns[1].number_input("Groups", 2, 20, 2, disabled=design != "split")
+        repeats = columns[0].slider("Items that come twice, in per cent", 0, 50, 0)
+        washout = columns[1].number_input("Days between the two", 0.0, 365.0, 14.0)
+        seed = columns[0].number_input("Seed of the order", 0, 2**31 - 1, 0)
+        apart = columns[1].number_input("Scores that lie so far apart need an adjudicator", 1, 4, 2)
+        lease = columns[0].number_input("Minutes until an item goes to others", 1.0, 10_000.0, 60.0)
+        correction = columns[1].number_input("Hours in which a judgement may be revised", 0.0, 1000.0, 24.0)
+    plan = Plan(design=design, overlap=int(overlap), groups=int(groups), order_seed=int(seed), washout_days=washout,
+                lease_minutes=lease, correction_minutes=60 * correction, dispute_range=int(apart))  # fmt: skip
+    return plan, repeats

@@ -163,6 +163,9 @@ def test_a_submitted_answer_comes_back_to_be_revised(house: House) -> None:
     assert back["id"] == task and back["answer"]["scores"] == SCORES and back["version"] == 1
     other = said(task, scores=SCORES | {"overall": 1})
     assert "needs a reason" in client.post(f"{API}/submit", json=other).json()["error"]
+    client.post(f"{API}/save", json=other)
+    back = client.post(f"{API}/item", json={"project": house.project}).json()["task"]
+    assert back["answer"]["scores"]["overall"] == 1, "a revision that is under way is kept as well"
     assert client.post(f"{API}/submit", json=other | {"reason": "a slip"}).json() == {"version": 2}
     assert list(house.store.verify()) == []
 

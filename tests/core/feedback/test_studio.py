@@ -17,7 +17,6 @@ from core.feedback.standing import standings
 from core.feedback.studio import StudioStore
 from tests.core.feedback.team import (
     NOON,
-    OTHER,
     RUBRIC,
     Clock,
     Team,

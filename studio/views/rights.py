@@ -1,0 +1,101 @@
+"""Taking back what is kept of a person or a patient, and the log of all that was done."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import UniMedError
+from core.feedback.people import Person
+from core.feedback.rights import Withdrawn
+from studio import context
+
+NEWEST = 200
+
+
+def show(person: Person) -> None:
+    st.header("Rights and log")
+    told = st.session_state.pop("withdrawn", None)
+    if told is not None:
+        st.success(told)
+    first, second = st.columns(2)
+    with first.container(border=True):
+        _person(person)
+    with second.container(border=True):
+        _patient(person)
+    _log(person)
+
+
+def _person(person: Person) -> None:
+    st.subheader("Withdraw a person")
+    st.write("Takes the name and all that they have said away, and ends the account. It cannot be undone.")
+    people = {one.id: one.login for one in context.store().people.everyone(person)}
+    with st.form("person", border=False):
+        who = st.selectbox("Person", list(people), index=None, format_func=people.get)
+        again = st.text_input("The name once more, to be sure")
+        if not st.form_submit_button("Withdraw the person"):
+            return
+        if who is None or again.strip() != people[who]:
+            st.error("The two names differ. Nothing was withdrawn.")
+            return
+        try:
+            _done(context.store().withdraw_person(person, who))
+        except UniMedError as error:
+            context.problem(error)
+
+
+def _patient(person: Person) -> None:
+    st.subheader("Withdraw a patient")
+    st.write("Deletes their pictures, what models made of them, and what was said of that. It cannot be undone.")
+    with st.form("patient", border=False):
+        source = st.text_input("Source", help="As it was when it was stored: file, or the name of an import.")
+        patient = st.text_input("Patient", help="As it was there. Only its digest is kept and compared.")
+        if not st.form_submit_button("Withdraw the patient"):
+            return
+        try:
+            _done(context.store().withdraw_patient(person, source.strip(), patient.strip()))
+        except UniMedError as error:
+            context.problem(error)
+
+
+def _done(withdrawn: Withdrawn) -> None:
+    st.session_state["withdrawn"] = (
+        f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements."
+    )
+    st.rerun()
+
+
+def _log(person: Person) -> None:
+    st.subheader("Log")
+    store = context.store()
+    count, newest = store.log_head()
+    st.write(f"{count} events, each chained to the one before. The hash of the newest, to be kept elsewhere:")
+    st.code(newest, language=None, wrap_lines=True)
+    if st.button("Check the log against the tables"):
+        found = list(store.verify())
+        if found:
+            st.error("\n\n".join(["Something was changed behind the studio's back:", *found[:50]]))
+        else:
+            st.success("Every row is as the studio left it.")
+    events = store.events(person, NEWEST)
+    rows = [
+        {
+            "number": event.seq,
+            "when": event.at,
+            "by the browser's clock": event.said_at,
+            "who": event.who,
+            "did": event.action,
+            "to": f"{event.subject} {event.subject_id}",
+            "before": _plain(event.before),
+            "after": _plain(event.after),
+            "reason": event.reason,
+        }
+        for event in events
+    ]
+    st.dataframe(rows, hide_index=True)
+    if count > NEWEST:
+        st.caption(f"The newest {NEWEST}.")
+
+
+def _plain(of: dict | None) -> str:
+    """Without the digest of the row, which is for the check."""
+    return ", ".join(f"{name}: {value}" for name, value in (of or {}).items() if name != "sha256")
