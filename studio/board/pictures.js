@@ -32,10 +32,10 @@ class Pictures {
   side(task) {
     if (task.kind === "compare" && this.outputs.length === 2) {
       const source = this.sources.map((src) => figure("Source", src));
-      return [...source, compare(this.outputs[0].src, this.outputs[1].src, "A", "B", "side slider difference")];
+      return [...source, compare(this.outputs[0].src, this.outputs[1].src, "A", "B", "ub-alike")];
     }
     if (this.outputs.length === 1 && this.sources.length) {
-      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", "AI-generated", "side slider difference"),
+      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", "AI-generated"),
         ...this.sources.slice(0, -1).map((src) => figure("Source", src))];
     }
     const named = this.outputs.map((output, side) =>
@@ -96,7 +96,7 @@ function figure(name, src) {
   return make("figure", { class: "ub-figure" }, make("figcaption", {}, name), make("img", { src, alt: name }));
 }
 
-function compare(before, after, first, second, modes) {
+function compare(before, after, first, second, name = "") {
   return make("um-compare", { before, after, "before-label": first, "after-label": second, "before-alt": first,
-    "after-alt": second, modes, mode: "side" });
+    "after-alt": second, modes: "side slider difference", mode: "side", class: name });
 }
