@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import people, progress, projects, rate, rights
+from studio.views import people, progress, projects, rate, rights, snapshots
 
 ROOMY = """<style>
 [data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }
@@ -28,6 +28,7 @@ def main() -> None:
     if person.role == "maintainer":
         pages.append(st.Page(lambda: projects.show(person), title="Projects", url_path="projects"))
         pages.append(st.Page(lambda: progress.show(person), title="Progress", url_path="progress"))
+        pages.append(st.Page(lambda: snapshots.show(person), title="Snapshots", url_path="snapshots"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
         pages.append(st.Page(lambda: rights.show(person), title="Rights and log", url_path="rights"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))

@@ -16,6 +16,7 @@ from core.feedback.projects import Projects
 from core.feedback.queue import Queue
 from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
+from core.feedback.snapshots import Snapshots
 from core.sequence import Segment, Sequence
 
 
@@ -35,6 +36,7 @@ class StudioStore:
         self.people = People(self.database)
         self.projects = Projects(self.database)
         self.queue = Queue(self.database)
+        self.snapshots = Snapshots(self.database)
         self.exports = Exports(self.database, self.blobs)
 
     def close(self) -> None:

@@ -174,6 +174,54 @@ class Judgement(Base):
     withdrawn_at: Mapped[datetime | None]
 
 
+class Snapshot(Base):
+    """What was to be learned at one moment. It is never changed, but emptied when a judgement that it rests on is
+    withdrawn; another one then stands in its place (``replaces``). ``sha256`` is over its rules and signals."""
+
+    __tablename__ = "snapshots"
+
+    id: Mapped[Id]
+    sha256: Mapped[Sha256] = mapped_column(unique=True)
+    rules: Mapped[dict]
+    """``core.feedback.snapshots.Rules`` as JSON."""
+    counts: Mapped[dict]
+    """Of signals by kind and split, of what was left out by its reason, of projects, items and raters."""
+    replaces_id: Mapped[str | None] = mapped_column(ForeignKey("snapshots.id"))
+    created_by: Mapped[OfUser]
+    created_at: Mapped[Created]
+    emptied_at: Mapped[datetime | None]
+
+
+class SnapshotSignal(Base):
+    """A signal of a snapshot, ``core.feedback.signals.Signal`` as JSON with its split."""
+
+    __tablename__ = "snapshot_signals"
+
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey("snapshots.id", ondelete="CASCADE"), primary_key=True)
+    place: Mapped[int] = mapped_column(primary_key=True, autoincrement=False)
+    content: Mapped[dict]
+
+
+class SnapshotPart(Base):
+    """That a snapshot rests on a judgement. It stays when that is withdrawn."""
+
+    __tablename__ = "snapshot_parts"
+    __table_args__ = (Index(None, "judgement_id"),)
+
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey("snapshots.id", ondelete="CASCADE"), primary_key=True)
+    judgement_id: Mapped[str] = mapped_column(ForeignKey("judgements.id"), primary_key=True)
+
+
+class Training(Base):
+    """That a model version was trained on a snapshot, on top of its parent."""
+
+    __tablename__ = "trainings"
+    __table_args__ = (Index(None, "snapshot_id"),)
+
+    version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
+    snapshot_id: Mapped[str] = mapped_column(ForeignKey("snapshots.id"))
+
+
 class AuditEvent(Base):
     """Something that was done: who, what, before, after, when on both clocks, and why. ``hash`` is over all of it and
     over the hash of the event before."""

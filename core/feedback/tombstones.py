@@ -8,7 +8,7 @@ from datetime import datetime
 from sqlalchemy import delete, select
 from sqlalchemy.orm import Session
 
-from core.feedback import audit
+from core.feedback import audit, snapshots
 from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Project
 
 BATCH = 500
@@ -21,16 +21,17 @@ def hold_projects(session: Session, project_ids: Iterable[str]) -> list[Project]
 
 
 def bury(session: Session, by: str | None, judgements: Iterable[Judgement], now: datetime) -> int:
-    """Empties judgements for good; returns how many those were."""
-    count = 0
+    """Empties judgements for good, and the snapshots that rest on them; returns how many judgements those were."""
+    buried: list[str] = []
     for judgement in judgements:
         judgement.answer = judgement.salt = None
         judgement.reason = None if judgement.version == 1 else "withdrawn"
         judgement.active_seconds = 0.0
         judgement.withdrawn_at = now
         audit.record(session, by, audit.WITHDRAW, judgement)
-        count += 1
-    return count
+        buried.append(judgement.id)
+    snapshots.empty(session, by, buried, now)
+    return len(buried)
 
 
 def withdraw_items(session: Session, by: str | None, gone: Collection[str], now: datetime) -> tuple[int, int]:

@@ -10,7 +10,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit
+from core.feedback import audit, snapshots
 from core.feedback.audit import BATCH, ITEMS_OF, NEVER, WITHDRAW
 from core.feedback.counting import counting, dispute
 from core.feedback.models import Base
@@ -23,10 +23,12 @@ from core.feedback.studio_models import (
     Judgement,
     Member,
     Project,
+    Snapshot,
+    Training,
     User,
 )
 
-LOGGED = (User, Project, Member, Judgement)
+LOGGED = (User, Project, Member, Judgement, Snapshot, Training)
 """Each row of these has the digest of its newest state in the log; items have one for all of a project."""
 ITEMS = 500
 """So many items are looked at together."""
@@ -42,6 +44,7 @@ def verify(session: Session) -> Iterator[str]:
         yield from _rows(session, table, log)
     yield from _items(session, log)
     yield from _assignments(session)
+    yield from snapshots.verify(session)
 
 
 class _Log:

@@ -59,7 +59,8 @@ def _patient(person: Person) -> None:
 
 def _done(withdrawn: Withdrawn) -> None:
     st.session_state["withdrawn"] = (
-        f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements."
+        f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements. "
+        "Snapshots that rested on them were emptied: their page tells which model versions had seen them."
     )
     st.rerun()
 

@@ -95,11 +95,11 @@ class Team:
         said = answer(task.kind, score) | more
         return self.store.queue.submit(person, task.id, said, 12.5, NOON, reason)
 
-    def judge_all(self, person: Person, project: str, score: int = 4) -> list[Task]:
+    def judge_all(self, person: Person, project: str, score: int = 4, **more: object) -> list[Task]:
         """Everything that comes to somebody."""
         done = []
         while (task := self.next(person, project)) is not None:
-            self.submit(person, task, score)
+            self.submit(person, task, score, **more)
             done.append(task)
         return done
 

@@ -1,0 +1,223 @@
+"""What a model can learn from judgements: the one table of rules.
+
+First an item is settled: an adjudicator's word counts alone; without one, the first judgements of all raters who could
+judge, unless they are disputed. Then:
+
+==========  ===================================  =====================================================================
+asked       said                                 becomes
+==========  ===================================  =====================================================================
+correct     another text                         ``sft`` of it, and a ``pair``: it over the model's text
+correct     accepted as it is                    ``sft`` of the model's text
+compare     one output wins, for most raters     ``pair``: it over each other output (of a ranking: each over the later)
+compare     tie, both bad, no majority           nothing
+rate        mean overall score of ``GOOD`` on    ``sft`` and a good ``unpaired`` one
+rate        mean overall score up to ``BAD``     a bad ``unpaired`` one, with the regions that were marked
+rate        two outputs of one request lie       ``pair``: the best over each that is so much worse, with its regions
+            ``MARGIN`` or more apart
+==========  ===================================  =====================================================================
+
+Nothing comes of gold items (they check raters), of an item that is still with raters, of a disputed one that nobody has
+decided, of what nobody could judge, of outputs that are alike, and of the rubric for training data, whose outputs no
+model has made. A picture is never rejected because its report was corrected. What was left out is counted by reason.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator
+from dataclasses import asdict, dataclass
+from itertools import combinations, groupby
+from statistics import fmean
+
+from core.feedback.answers import disputed
+from core.feedback.judged import Judged, Output
+from core.feedback.rubric import OVERALL, Plan
+
+GOOD, BAD = 4.0, 2.0
+"""Mean overall scores from which an output is good, and up to which it is bad; between them it is neither."""
+MARGIN = 1.0
+SFT, PAIR, UNPAIRED = "sft", "pair", "unpaired"
+
+Losses = Counter[str]
+"""What was left out, by the reason."""
+
+
+@dataclass(frozen=True)
+class Signal:
+    """Something to learn from.
+
+    Attributes:
+        kind: ``sft`` (imitate ``chosen``), ``pair`` (prefer ``chosen`` to ``rejected``), or ``unpaired`` (more like
+            ``chosen``, or less like ``rejected``).
+        inputs: segments of the request, as ``core.sequence`` writes them.
+        chosen, rejected: ``{"type": "text", "text"}`` or ``{"type": "image", "sha256", "width", "height"}``.
+        weight: the share of the raters who say so.
+        regions: defects of the rejected picture, as in ``core.feedback.answers``.
+        group: what must not be split between training and test: a patient, or else the request's pictures or words.
+        judgements: what it rests on.
+    """
+
+    kind: str
+    task: str
+    inputs: list[dict]
+    chosen: dict | None
+    rejected: dict | None
+    weight: float
+    regions: list[dict]
+    group: str
+    judgements: list[str]
+
+    def to_json(self) -> dict:
+        return asdict(self)
+
+
+@dataclass(frozen=True)
+class Settled:
+    """An item on which there is a word that counts: one of an adjudicator, or those of the raters."""
+
+    item: Judged
+    said: tuple[Judged, ...]
+
+
+def settled(found: Iterable[Judged], plan: Plan, losses: Losses, mistrusted: Collection[str] = ()) -> Iterator[Settled]:
+    """The items of a project that something can be learned from.
+
+    Args:
+        found: judgements, item by item.
+        mistrusted: raters whose word does not count.
+    """
+    needed = plan.overlap if plan.design == "open" else 1
+    for _, of_item in groupby(found, key=lambda one: one.item):
+        group = list(of_item)
+        first = group[0]
+        decided = [one for one in group if one.purpose == "adjudicate"]
+        firsts = [one for one in group if one.purpose == "judge" and not one.occasion]
+        said = decided[-1:] or [one for one in firsts if one.rater not in mistrusted]
+        able = [one for one in said if one.answer["cannot_judge"] is None]
+        if first.gold is not None:
+            losses["a gold item"] += 1
+        elif not decided and len(firsts) < needed:
+            losses["not yet said by all"] += 1
+        elif not said:
+            losses["said by mistrusted raters alone"] += 1
+        elif not able:
+            losses["could not be judged"] += 1
+        elif not decided and disputed(first.kind, [one.answer for one in said], plan.dispute_range):
+            losses["disputed, and not decided"] += 1
+        else:
+            yield Settled(first, tuple(able))
+
+
+def signals(items: Iterable[Settled], losses: Losses) -> Iterator[Signal]:
+    """All signals of a project's settled items; see the table above."""
+    requests: dict[str, list[tuple[float, Settled]]] = {}
+    for item in items:
+        if item.item.kind == "correct":
+            yield from _corrected(item, losses)
+        elif item.item.kind == "compare":
+            yield from _compared(item, losses)
+        elif (score := _overall(item)) is None:
+            losses["no overall score"] += 1
+        else:
+            yield from _rated(item, score, losses)
+            requests.setdefault(_request(item.item.outputs[0]), []).append((score, item))
+    for of_request in requests.values():
+        yield from _apart(of_request)
+
+
+def _corrected(item: Settled, losses: Losses) -> Iterator[Signal]:
+    output, text = item.item.outputs[0], item.said[0].answer["text"]
+    chosen = {"type": "text", "text": text}
+    yield _signal(SFT, item, output, chosen)
+    if text != output.text:
+        yield _signal(PAIR, item, output, chosen, _segment(output))
+
+
+def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
+    outputs = item.item.outputs
+    if len({_request(output) for output in outputs}) > 1:
+        losses["outputs of different requests"] += 1
+        return
+    any_pair = False
+    for first, second in combinations(range(len(outputs)), 2):
+        votes = Counter(_winner(one.answer, first, second) for one in item.said)
+        winner, most = votes.most_common(1)[0]
+        if winner is None or 2 * most <= len(item.said):
+            continue
+        better, worse = outputs[winner], outputs[first + second - winner]
+        if _segment(better) == _segment(worse):
+            continue
+        any_pair = True
+        yield _signal(PAIR, item, better, _segment(better), _segment(worse), most / len(item.said))
+    if not any_pair:
+        losses["tie, both bad, no majority, or alike"] += 1
+
+
+def _winner(answer: dict, first: int, second: int) -> int | None:
+    """Which of two outputs an answer puts before the other; None for neither."""
+    rank = {index: place for place, group in enumerate(answer["ranking"]) for index in group}
+    if rank:
+        return None if rank[first] == rank[second] else min(first, second, key=rank.get)
+    choice = answer["choices"].get(OVERALL.name)
+    return choice if choice in (first, second) and not isinstance(choice, str) else None
+
+
+def _rated(item: Settled, score: float, losses: Losses) -> Iterator[Signal]:
+    output = item.item.outputs[0]
+    if score >= GOOD:
+        yield _signal(SFT, item, output, _segment(output))
+        yield _signal(UNPAIRED, item, output, _segment(output))
+    elif score <= BAD:
+        yield _signal(UNPAIRED, item, output, None, _segment(output), regions=_regions(item))
+    else:
+        losses["neither good nor bad"] += 1
+
+
+def _apart(rated: list[tuple[float, Settled]]) -> Iterator[Signal]:
+    """The best of the outputs of one request, over each that is much worse."""
+    best, better = max(rated, key=lambda one: (one[0], one[1].item.outputs[0].id))
+    output = better.item.outputs[0]
+    for score, worse in rated:
+        rejected = worse.item.outputs[0]
+        if best - score < MARGIN or _segment(output) == _segment(rejected):
+            continue
+        said = Settled(better.item, better.said + worse.said)
+        yield _signal(PAIR, said, output, _segment(output), _segment(rejected), regions=_regions(worse))
+
+
+def _overall(item: Settled) -> float | None:
+    scores = [one.answer["scores"].get(OVERALL.name) for one in item.said]
+    return None if None in scores else fmean(scores)
+
+
+def _regions(item: Settled) -> list[dict]:
+    return [region for one in item.said for region in one.answer["regions"]]
+
+
+def _segment(output: Output) -> dict:
+    if output.kind == "text":
+        return {"type": "text", "text": output.text}
+    return {"type": "image", "sha256": output.sha256, "width": output.width, "height": output.height}
+
+
+def _request(output: Output) -> str:
+    return json.dumps([output.task, output.inputs], sort_keys=True)
+
+
+def group_of(patient: str | None, inputs: list[dict]) -> str:
+    """What must stay on one side of a split."""
+    pictures = sorted(segment["sha256"] for segment in inputs if segment["type"] == "image")
+    words = [segment["text"] for segment in inputs if segment["type"] == "text"]
+    return patient or hashlib.sha256(json.dumps(pictures or words).encode()).hexdigest()
+
+
+def _signal(
+    kind: str, item: Settled, output: Output, chosen: dict | None, rejected: dict | None = None, weight: float = 1.0,
+    regions: list[dict] | None = None,
+) -> Signal:  # fmt: skip
+    return Signal(
+        kind, output.task, output.inputs, chosen, rejected, weight, regions or [],
+        group_of(output.patient, output.inputs), sorted(one.id for one in item.said),
+    )  # fmt: skip

@@ -1,0 +1,286 @@
+"""Snapshots: what was to be learned from projects at one moment, never changed, named by its content.
+
+Of a withdrawn judgement nothing stays in them: a snapshot that rests on one is emptied in the same transaction, and can
+be made again without it, which gives another hash. Which model versions have seen it stays known.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Collection, Iterator
+from dataclasses import asdict, dataclass
+from datetime import datetime
+
+from sqlalchemy import delete, insert, select
+from sqlalchemy.orm import Session
+
+from core.errors import FeedbackError
+from core.feedback import audit, runs
+from core.feedback.database import Database
+from core.feedback.judged import judged
+from core.feedback.models import ModelVersion, new_id
+from core.feedback.people import Person
+from core.feedback.rubric import Plan
+from core.feedback.signals import Losses, Signal, settled, signals
+from core.feedback.standing import standings
+from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, SnapshotSignal, Training
+
+TRAIN, TEST = "train", "test"
+BATCH = 500
+
+
+@dataclass(frozen=True)
+class Rules:
+    """
+    Attributes:
+        projects: ids of what the signals come from.
+        test_share: of the patients (or requests, where none is known) whose signals are held out.
+        seed: of that split.
+        least_gold: raters who are right on fewer of the gold items are mistrusted; 0 trusts everybody.
+    """
+
+    projects: tuple[str, ...]
+    test_share: float = 0.2
+    seed: int = 0
+    least_gold: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not self.projects or not 0 <= self.test_share < 1 or not 0 <= self.least_gold <= 1:
+            raise FeedbackError("A snapshot needs a project, and shares from 0 to 1", value=self)
+
+
+@dataclass(frozen=True)
+class SnapshotInfo:
+    """
+    Attributes:
+        counts: of signals by kind and split, and of what was left out, by the reason.
+        emptied: whether something that it rests on was withdrawn.
+        versions: names of the model versions that were trained on it, or on top of one that was.
+    """
+
+    id: str
+    sha256: str
+    rules: Rules
+    counts: dict
+    created_at: datetime
+    replaces: str | None
+    emptied: bool
+    versions: tuple[str, ...]
+
+
+class Snapshots:
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def make(self, by: Person, rules: Rules, replaces: str | None = None) -> SnapshotInfo:
+        """Writes down what can be learned now. The same content gives the snapshot that is there.
+
+        Raises:
+            AccessError: only a maintainer may.
+            FeedbackError: there is no such project, or nothing to learn.
+        """
+        by.need("maintainer")
+        losses: Losses = Counter()
+        found = [signal for project_id in rules.projects for signal in self._signals(project_id, rules, losses)]
+        contents = [signal.to_json() | {"split": split(signal.group, rules)} for signal in found]
+        if not contents:
+            remedy = f"Judge more first. Left out: {dict(losses)}" if losses else "Judge something first"
+            raise FeedbackError("There is nothing to learn yet", remedy=remedy)
+        name = digest(rules, contents)
+        with self._database.writing() as session:
+            audit.hold(session)
+            there = session.scalar(select(Snapshot).where(Snapshot.sha256 == name))
+            if there is None:
+                _need_all(session, contents)
+                there = self._write(session, by, rules, name, contents, losses, replaces)
+            return _info(session, there)
+
+    def _signals(self, project_id: str, rules: Rules, losses: Losses) -> Iterator[Signal]:
+        with self._database.reading() as session:
+            project = session.get(Project, project_id)
+            if project is None:
+                raise FeedbackError("There is no such project", value=project_id)
+            plan = Plan.from_json(project.plan)
+        mistrusted: set[str] = set()
+        if rules.least_gold:
+            standing = standings(judged(self._database, project_id))
+            mistrusted = {one.rater for one in standing if one.gold is not None and one.gold < rules.least_gold}
+        yield from signals(settled(judged(self._database, project_id), plan, losses, mistrusted), losses)
+
+    @staticmethod
+    def _write(
+        session: Session, by: Person, rules: Rules, name: str, contents: list[dict], losses: Losses,
+        replaces: str | None,
+    ) -> Snapshot:  # fmt: skip
+        counts = dict(Counter(f"{one['kind']}, {one['split']}" for one in contents)) | {"left out": dict(losses)}
+        snapshot = Snapshot(
+            id=new_id(), sha256=name, rules=asdict(rules), counts=counts, replaces_id=replaces, created_by=by.id
+        )
+        session.add(snapshot)
+        session.flush()
+        parts = _parts(contents)
+        rows = [{"snapshot_id": snapshot.id, "place": i, "content": one} for i, one in enumerate(contents)]
+        of = [{"snapshot_id": snapshot.id, "judgement_id": one} for one in parts]
+        for table, values in ((SnapshotSignal, rows), (SnapshotPart, of)):
+            for start in range(0, len(values), BATCH):
+                session.execute(insert(table), values[start : start + BATCH])
+        audit.record(session, by.id, "make", snapshot, after={"signals": len(contents), "sha256 of content": name})
+        return snapshot
+
+    def again(self, by: Person, snapshot_id: str) -> SnapshotInfo:
+        """The snapshot once more, by the same rules, out of what is there now.
+
+        Raises:
+            AccessError: only a maintainer may.
+            FeedbackError: there is no such snapshot, or nothing to learn any more.
+        """
+        by.need("maintainer")
+        with self._database.reading() as session:
+            rules = _rules(_existing(session, snapshot_id))
+        return self.make(by, rules, replaces=snapshot_id)
+
+    def trained(self, by: Person, sha256: str, name: str, fingerprint: str, parent: str) -> str:
+        """Writes down that a model version was trained on a snapshot. Returns the version's id.
+
+        Args:
+            name, fingerprint: of the version, as its outputs carry them.
+            parent: id of the version that it was made of.
+
+        Raises:
+            AccessError: only a maintainer may.
+            FeedbackError: there is no such snapshot, or the version was trained on another one.
+        """
+        by.need("maintainer")
+        with self._database.writing() as session:
+            snapshot = _named(session, sha256)
+            version_id = runs.model_version(self._database, session, name, fingerprint)
+            training = session.get(Training, version_id)
+            if training is None:
+                session.get_one(ModelVersion, version_id).parent_id = parent
+                training = Training(version_id=version_id, snapshot_id=snapshot.id)
+                session.add(training)
+                audit.record(session, by.id, "train", training)
+            if training.snapshot_id != snapshot.id:
+                raise FeedbackError("That version was trained on another snapshot", value=name)
+            return version_id
+
+    def all(self, by: Person) -> list[SnapshotInfo]:
+        """The newest first."""
+        by.need("maintainer")
+        with self._database.reading() as session:
+            return [
+                _info(session, one) for one in session.scalars(select(Snapshot).order_by(Snapshot.created_at.desc()))
+            ]
+
+    def read(self, sha256: str) -> list[dict]:
+        """The signals of a snapshot, each with its ``split``.
+
+        Raises:
+            FeedbackError: there is none, it was emptied, or it is not as it was written.
+        """
+        with self._database.reading(snapshot=True) as session:
+            snapshot = _named(session, sha256)
+            if snapshot.emptied_at is not None:
+                remedy = "Make it again: something that it rests on was withdrawn"
+                raise FeedbackError("The snapshot was emptied", value=sha256, remedy=remedy)
+            contents = read(session, snapshot)
+            if digest(_rules(snapshot), contents) != sha256:
+                raise FeedbackError("The snapshot is not as it was written", value=sha256, remedy="Make it again")
+            return contents
+
+
+def split(group: str, rules: Rules) -> str:
+    """On which side a patient is: the same in every snapshot with the same seed and share."""
+    drawn = int(hashlib.sha256(f"{rules.seed}/{group}".encode()).hexdigest()[:8], 16) / 16**8
+    return TEST if drawn < rules.test_share else TRAIN
+
+
+def digest(rules: Rules, contents: list[dict]) -> str:
+    return audit.sha256([asdict(rules), contents])
+
+
+def read(session: Session, snapshot: Snapshot) -> list[dict]:
+    query = select(SnapshotSignal.content).where(SnapshotSignal.snapshot_id == snapshot.id)
+    return list(session.scalars(query.order_by(SnapshotSignal.place)))
+
+
+def verify(session: Session) -> Iterator[str]:
+    """Every snapshot whose signals or parts are not as they were written, in words."""
+    for snapshot in session.scalars(select(Snapshot).order_by(Snapshot.id)).all():
+        contents = read(session, snapshot)
+        if snapshot.emptied_at is not None:
+            if contents:
+                yield f"snapshot_signals: {snapshot.id} was emptied, and has some"
+            continue
+        query = select(SnapshotPart.judgement_id).where(SnapshotPart.snapshot_id == snapshot.id)
+        whole = digest(_rules(snapshot), contents) == snapshot.sha256
+        if not whole or sorted(session.scalars(query)) != _parts(contents):
+            yield f"snapshot_signals: those of {snapshot.id} were changed"
+
+
+def empty(session: Session, by: str | None, judgement_ids: Collection[str], now: datetime) -> int:
+    """Empties the snapshots that rest on judgements which are being withdrawn. Returns how many those were."""
+    found: dict[str, Snapshot] = {}
+    ids = sorted(judgement_ids)
+    for start in range(0, len(ids), BATCH):
+        query = select(Snapshot).join(SnapshotPart, SnapshotPart.snapshot_id == Snapshot.id)
+        query = query.where(SnapshotPart.judgement_id.in_(ids[start : start + BATCH]), Snapshot.emptied_at.is_(None))
+        found |= {one.id: one for one in session.scalars(query)}
+    for snapshot_id, snapshot in sorted(found.items()):
+        of = delete(SnapshotSignal).where(SnapshotSignal.snapshot_id == snapshot_id)
+        session.execute(of, execution_options={"synchronize_session": False})
+        snapshot.emptied_at = now
+        audit.record(session, by, audit.WITHDRAW, snapshot)
+    return len(found)
+
+
+def _info(session: Session, snapshot: Snapshot) -> SnapshotInfo:
+    return SnapshotInfo(
+        snapshot.id, snapshot.sha256, _rules(snapshot), snapshot.counts, snapshot.created_at, snapshot.replaces_id,
+        snapshot.emptied_at is not None, tuple(_versions(session, snapshot.id)),
+    )  # fmt: skip
+
+
+def _versions(session: Session, snapshot_id: str) -> list[str]:
+    """Names of the versions that were trained on a snapshot, and of all that were made of these."""
+    trained = select(Training.version_id.label("id")).where(Training.snapshot_id == snapshot_id).cte(recursive=True)
+    seen = trained.union(select(ModelVersion.id).where(ModelVersion.parent_id == trained.c.id))
+    return list(
+        session.scalars(select(ModelVersion.name).where(ModelVersion.id.in_(select(seen.c.id))).order_by("name"))
+    )
+
+
+def _rules(snapshot: Snapshot) -> Rules:
+    return Rules(**snapshot.rules | {"projects": tuple(snapshot.rules["projects"])})
+
+
+def _parts(contents: list[dict]) -> list[str]:
+    """The judgements that signals rest on."""
+    return sorted({one for content in contents for one in content["judgements"]})
+
+
+def _need_all(session: Session, contents: list[dict]) -> None:
+    """
+    Raises:
+        FeedbackError: a judgement was withdrawn since it was read.
+    """
+    ids = _parts(contents)
+    for start in range(0, len(ids), BATCH):
+        some = Judgement.id.in_(ids[start : start + BATCH])
+        if session.scalar(select(Judgement.id).where(some, Judgement.withdrawn_at.is_not(None)).limit(1)):
+            raise FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
+
+
+def _named(session: Session, sha256: str) -> Snapshot:
+    snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == sha256))
+    if snapshot is None:
+        raise FeedbackError("There is no such snapshot", value=sha256)
+    return snapshot
+
+
+def _existing(session: Session, snapshot_id: str) -> Snapshot:
+    snapshot = session.get(Snapshot, snapshot_id)
+    if snapshot is None:
+        raise FeedbackError("There is no such snapshot", value=snapshot_id)
+    return snapshot

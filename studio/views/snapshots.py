@@ -1,0 +1,62 @@
+"""Snapshots of what can be learned: making them, what is in them, and which lost something to a withdrawal."""
+
+from __future__ import annotations
+
+import streamlit as st
+
+from core.errors import UniMedError
+from core.feedback.people import Person
+from core.feedback.snapshots import Rules, SnapshotInfo
+from studio import context
+
+
+def show(person: Person) -> None:
+    st.header("Snapshots")
+    st.write(
+        "What can be learned from judgements at one moment: never changed, named by its content, split by patient."
+    )
+    projects = {one.id: one.name for one in context.store().projects.of(person)}
+    if not projects:
+        st.info("There is no project yet.")
+        return
+    _make(person, projects)
+    for snapshot in context.store().snapshots.all(person):
+        with st.container(border=True):
+            _one(person, snapshot, projects)
+
+
+def _make(person: Person, projects: dict[str, str]) -> None:
+    with st.form("make", border=True):
+        chosen = st.multiselect("Out of the projects", list(projects), format_func=projects.get)
+        columns = st.columns(3)
+        share = columns[0].number_input("Patients held out, in per cent", 0, 90, 20)
+        told = "The word of raters below it does not count. 0 trusts everybody."
+        gold = columns[1].number_input("Least right on gold items, in per cent", 0, 100, 0, help=told)
+        seed = columns[2].number_input("Seed of the split", 0, 2**31 - 1, 0)
+        if not st.form_submit_button("Make a snapshot"):
+            return
+    try:
+        rules = Rules(tuple(chosen), share / 100, int(seed), gold / 100)
+        context.store().snapshots.make(person, rules)
+    except UniMedError as error:
+        context.problem(error)
+
+
+def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> None:
+    names = ", ".join(projects.get(one, "a project that is gone") for one in snapshot.rules.projects)
+    st.markdown(f"**{names}**, {snapshot.created_at:%Y-%m-%d %H:%M} UTC")
+    st.code(snapshot.sha256, language=None, wrap_lines=True)
+    left = snapshot.counts["left out"]
+    st.write(", ".join(f"{kind}: {n}" for kind, n in snapshot.counts.items() if kind != "left out"))
+    if left:
+        st.caption("Left out: " + ", ".join(f"{n} ({reason})" for reason, n in left.items()))
+    if snapshot.versions:
+        st.write("Seen by the versions " + ", ".join(snapshot.versions))
+    if snapshot.emptied:
+        st.warning("Something that it rests on was withdrawn: it was emptied.")
+        if st.button("Make it again without that", key=snapshot.id):
+            try:
+                context.store().snapshots.again(person, snapshot.id)
+                st.rerun()
+            except UniMedError as error:
+                context.problem(error)
