@@ -34,7 +34,9 @@ def main() -> int:
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",
-        "theme.primaryColor": "#0f766e",
+        "runner.magicEnabled": False,
+        "theme.light.primaryColor": "#0f766e",
+        "theme.dark.primaryColor": "#2dd4bf",
     })  # fmt: skip
     return 0
 

@@ -7,10 +7,8 @@ import streamlit as st
 from studio import context
 from studio.views import people, progress, projects, rate, rights, snapshots
 
-ROOMY = """<style>
-[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }
-</style>"""
-"""Less of the page is margin: pictures need the room."""
+# Less of the page is margin: pictures need the room.
+ROOMY = '<style>[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }</style>'
 
 
 def main() -> None:

@@ -168,6 +168,26 @@ def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
         assert task.draft["choices"] == {"overall": task.order[side]}, "the side that was shown was meant"
 
 
+def test_three_outputs_are_ranked(studio: Studio, log_in: LogIn) -> None:
+    ids = studio.store.projects.responses(studio.people["mona"], "image")[:3]
+    rubric = Rubric((next(c for c in RUBRICS["image"].criteria if c.name == OVERALL.name),))
+    project = make(studio, "Three", "compare", rubric, [NewItem(tuple(ids))], "rita")
+    page = log_in("rita")
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name="Three").click()
+    standing(page, 0, 1)
+    look(page)
+    for key in "3312":  # the third is the best; then the ranking, one by one
+        page.keyboard.press(key)
+    expect(page.locator(".ub-rank")).to_have_text("Ranking: C > A > B")
+    page.keyboard.press("Enter")
+    expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+    (assignment,) = studio.store.queue.history(studio.people["rita"], project)
+    task = studio.store.queue.get(studio.people["rita"], assignment)
+    third, first, second = task.order[2], task.order[0], task.order[1]
+    assert task.draft["ranking"] == [[third], [first], [second]] and task.draft["choices"] == {"overall": third}
+
+
 def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in: LogIn) -> None:
     ref = studio.store.add_run(
         studio.people["mona"], task="report", inputs=[Text("Report it.")], outputs=[Text("No left effusion.")], seed=0,
