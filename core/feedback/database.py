@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from core.errors import FeedbackError
+from core.errors import FeedbackError, StorageError
 from core.feedback.models import Base
 
 log = logging.getLogger(__name__)
@@ -47,6 +47,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        # SQLite lets one write at a time, and makes the others look again after a while that grows: some would hardly
+        # ever get their turn. In a lock they go on at once.
+        self._turn = Lock() if self.is_sqlite else nullcontext()
         with self._translated(opening=True):
             if self.is_sqlite:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +71,7 @@ class Database:
             snapshot: whether all that is read is of one moment. In SQLite it always is.
 
         Raises:
-            FeedbackError: the database does not answer.
+            StorageError: the database does not answer.
         """
         engine = self._engine
         if snapshot and not self.is_sqlite:
@@ -85,10 +88,10 @@ class Database:
                 row needs them: the two never happen at once. In SQLite no two writes do.
 
         Raises:
-            FeedbackError: the database does not answer, or cannot be written.
+            StorageError: the database does not answer, or cannot be written.
         """
         engine = self._engine.execution_options(writes=True)
-        with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._turn, self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             if pictures and not self.is_sqlite:
                 shared = "_shared" if pictures == "kept" else ""
                 session.execute(text(f"SELECT pg_advisory_xact_lock{shared}({_PICTURE_LOCK})"))
@@ -142,7 +145,7 @@ class Database:
                 problem = reason if self.is_sqlite or opening else problem
             if not opening:
                 log.error("The feedback database cannot be used (%s)", reason)
-            raise FeedbackError(
+            raise StorageError(
                 f"The feedback database cannot be used ({problem})",
                 value=self._url.render_as_string(hide_password=True) if opening else None,
                 remedy="Nothing was stored. Check that the database is there and can be written, and try again",
