@@ -47,7 +47,7 @@ RESULTS = Path(__file__).parent / "results"
 PORT = 7997
 OVERLAP = 4
 PICTURES, SIDE = 20, 128
-START_SECONDS, END_SECONDS = 60, 1800
+START_SECONDS, END_SECONDS = 120, 7200
 FULL_SECONDS = 10
 """So long the disk is full."""
 

@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 30.0
 """So long a write waits for the others."""
+CONNECTIONS = 10
+"""So many connections to PostgreSQL are kept open; more, up to ten, are made for a moment."""
 _alembic = Lock()
 """Alembic keeps what it works on in its modules: one migration at a time in a process."""
 _MIGRATION_LOCK, _PICTURE_LOCK = 0x556E694D01, 0x556E694D02
@@ -194,7 +196,7 @@ def _checked(url: str) -> URL:
 
 def _engine(url: URL, is_sqlite: bool) -> Engine:
     if not is_sqlite:
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return create_engine(url, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True)
     engine = create_engine(url, connect_args={"timeout": WAIT_SECONDS}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")
