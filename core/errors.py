@@ -48,5 +48,9 @@ class FeedbackError(UniMedError):
     """A judgement, a consent code or a store of feedback that cannot be used."""
 
 
+class StorageError(FeedbackError):
+    """A store that cannot be used for now. Nothing was stored, and the same may be tried again later."""
+
+
 class AccessError(FeedbackError):
     """Something that this person may not see or do. It does not tell whether the thing exists."""

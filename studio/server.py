@@ -6,14 +6,17 @@ and no answer holds a model, a version or another person.
 
 from __future__ import annotations
 
+import asyncio
 import io
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
 from threading import Lock
+from typing import TypeVar
 
 from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
@@ -21,7 +24,7 @@ from starlette.responses import JSONResponse, Response
 from starlette.routing import BaseRoute, Mount, Route
 from starlette.staticfiles import StaticFiles
 
-from core.errors import AccessError, FeedbackError, UniMedError
+from core.errors import AccessError, FeedbackError, StorageError, UniMedError
 from core.feedback.people import Person
 from core.feedback.queue import Task
 from core.feedback.rubric import CANNOT_JUDGE
@@ -34,6 +37,9 @@ OWN_HEADER = "x-unimed-studio"
 LARGEST_BODY = 1 << 20
 TRIES, TRIES_SECONDS = 10, 300.0
 """So many wrong passwords for one name in so long; then it has to wait."""
+WORKERS = 8
+"""So many raters are served at once, and the others wait in the order in which they came. Python runs one thread at a
+time: with many, whoever holds a lock of the database would have to wait for all who do not."""
 
 HERE = Path(__file__).parent
 STATIC = {"board": HERE / "board", "elements": HERE.parent / "core" / "elements"}
@@ -55,6 +61,7 @@ def routes(store: StudioStore) -> list[BaseRoute]:
 
 
 Answer = Callable[[Person, dict], dict]
+Result = TypeVar("Result")
 
 
 class Doors:
@@ -62,6 +69,7 @@ class Doors:
         self._store = store
         self._failures: dict[str, deque[float]] = defaultdict(deque)
         self._lock = Lock()
+        self._workers = ThreadPoolExecutor(WORKERS, "studio")
 
     # Around every call
 
@@ -82,19 +90,27 @@ class Doors:
         async def call(request: Request) -> Response:
             try:
                 body = await _body(request)
-                person = await self._person(request)
-                return _json(await run_in_threadpool(answer, person, body))
+                return _json(await self._work(request, lambda person: answer(person, body)))
             except UniMedError as error:
                 return _refused(error)
 
         return call
 
-    async def _person(self, request: Request) -> Person:
+    async def _work(self, request: Request, work: Callable[[Person], Result]) -> Result:
+        """Does something for whoever is logged in, when it is their turn.
+
+        Raises:
+            NotLoggedIn: nobody is.
+        """
         token = request.cookies.get(COOKIE, "")
-        person = await run_in_threadpool(self._store.people.of_token, token) if token else None
-        if person is None:
-            raise NotLoggedIn("You are not logged in", remedy="Log in again; what was saved is kept")
-        return person
+
+        def known() -> Result:
+            person = self._store.people.of_token(token) if token else None
+            if person is None:
+                raise NotLoggedIn("You are not logged in", remedy="Log in again; what was saved is kept")
+            return work(person)
+
+        return await asyncio.get_running_loop().run_in_executor(self._workers, known)
 
     # Coming and going
 
@@ -188,18 +204,20 @@ class Doors:
 
     async def picture(self, request: Request) -> Response:
         """A picture of an item in one's own hands, as PNG."""
+        assignment, side, place = (request.path_params[name] for name in ("assignment", "side", "place"))
         try:
-            person = await self._person(request)
-            task = await run_in_threadpool(self._store.queue.get, person, request.path_params["assignment"])
-            kind, place = request.path_params["side"], request.path_params["place"]
-            segments = {"input": task.shown.inputs, "output": task.shown.outputs}.get(kind, [])
-            sha256 = segments[place].get("sha256") if place < len(segments) else None
-            if not sha256:
-                raise AccessError("There is no such picture for you")
-            content = await run_in_threadpool(self._png, sha256)
+            content = await self._work(request, lambda person: self._picture(person, assignment, side, place))
         except UniMedError as error:
             return _refused(error)
         return Response(content, media_type="image/png", headers={"Cache-Control": "private, no-store"})
+
+    def _picture(self, person: Person, assignment: str, side: str, place: int) -> bytes:
+        task = self._store.queue.get(person, assignment)
+        segments = {"input": task.shown.inputs, "output": task.shown.outputs}.get(side, [])
+        sha256 = segments[place].get("sha256") if place < len(segments) else None
+        if not sha256:
+            raise AccessError("There is no such picture for you")
+        return self._png(sha256)
 
     def _png(self, sha256: str) -> bytes:
         """Pixels alone: what is written into the file could tell who drew it."""
@@ -258,5 +276,6 @@ def _json(content: dict, status: int = 200) -> JSONResponse:
 
 
 def _refused(error: UniMedError) -> JSONResponse:
-    status = 401 if isinstance(error, NotLoggedIn) else 403 if isinstance(error, AccessError) else 422
+    statuses = {NotLoggedIn: 401, AccessError: 403, StorageError: 503}
+    status = next((status for of, status in statuses.items() if isinstance(error, of)), 422)
     return _json({"error": str(error)}, status)

@@ -6,7 +6,7 @@ import logging
 import sqlite3
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from threading import Lock
 from typing import Literal
@@ -21,7 +21,7 @@ from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.exc import ArgumentError, OperationalError, SQLAlchemyError
 from sqlalchemy.orm import Session
 
-from core.errors import FeedbackError
+from core.errors import FeedbackError, StorageError
 from core.feedback.models import Base
 
 log = logging.getLogger(__name__)
@@ -29,6 +29,8 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 30.0
 """So long a write waits for the others."""
+CONNECTIONS = 10
+"""So many connections to PostgreSQL are kept open; more, up to ten, are made for a moment."""
 _alembic = Lock()
 """Alembic keeps what it works on in its modules: one migration at a time in a process."""
 _MIGRATION_LOCK, _PICTURE_LOCK = 0x556E694D01, 0x556E694D02
@@ -47,6 +49,9 @@ class Database:
     def __init__(self, url: str) -> None:
         self._url = _checked(url)
         self.is_sqlite = self._url.get_backend_name() == "sqlite"
+        # SQLite lets one write at a time, and makes the others look again after a while that grows: some would hardly
+        # ever get their turn. In a lock they go on at once.
+        self._turn = Lock() if self.is_sqlite else nullcontext()
         with self._translated(opening=True):
             if self.is_sqlite:
                 Path(self._url.database).parent.mkdir(parents=True, exist_ok=True)
@@ -68,7 +73,7 @@ class Database:
             snapshot: whether all that is read is of one moment. In SQLite it always is.
 
         Raises:
-            FeedbackError: the database does not answer.
+            StorageError: the database does not answer.
         """
         engine = self._engine
         if snapshot and not self.is_sqlite:
@@ -85,10 +90,10 @@ class Database:
                 row needs them: the two never happen at once. In SQLite no two writes do.
 
         Raises:
-            FeedbackError: the database does not answer, or cannot be written.
+            StorageError: the database does not answer, or cannot be written.
         """
         engine = self._engine.execution_options(writes=True)
-        with self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
+        with self._turn, self._translated(), Session(engine, expire_on_commit=False) as session, session.begin():
             if pictures and not self.is_sqlite:
                 shared = "_shared" if pictures == "kept" else ""
                 session.execute(text(f"SELECT pg_advisory_xact_lock{shared}({_PICTURE_LOCK})"))
@@ -142,7 +147,7 @@ class Database:
                 problem = reason if self.is_sqlite or opening else problem
             if not opening:
                 log.error("The feedback database cannot be used (%s)", reason)
-            raise FeedbackError(
+            raise StorageError(
                 f"The feedback database cannot be used ({problem})",
                 value=self._url.render_as_string(hide_password=True) if opening else None,
                 remedy="Nothing was stored. Check that the database is there and can be written, and try again",
@@ -191,7 +196,7 @@ def _checked(url: str) -> URL:
 
 def _engine(url: URL, is_sqlite: bool) -> Engine:
     if not is_sqlite:
-        return create_engine(url, pool_pre_ping=True, hide_parameters=True)
+        return create_engine(url, pool_pre_ping=True, pool_size=CONNECTIONS, hide_parameters=True)
     engine = create_engine(url, connect_args={"timeout": WAIT_SECONDS}, hide_parameters=True)
 
     @event.listens_for(engine, "connect")

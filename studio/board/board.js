@@ -7,7 +7,7 @@ import { button, div, make } from "../elements/shown.js";
 import { form } from "./forms.js";
 import { Mark } from "./marks.js";
 import { pictures } from "./pictures.js";
-import { Refusal, Saver, Watch, call } from "./wire.js";
+import { Refusal, Saver, Unable, Watch, call } from "./wire.js";
 
 if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
 
@@ -31,7 +31,7 @@ export class Board {
     this.of = { project, purpose };
     this.root = root;
     this.watch = new Watch();
-    this.saver = new Saver(base, (state) => this.showSaved(state));
+    this.saver = new Saver(base, (state, why) => this.showSaved(state, why));
     this.worked = 0; // seconds since the last break
     this.listen = (event) => this.key(event);
     document.addEventListener("keydown", this.listen, true);
@@ -211,15 +211,15 @@ export class Board {
     this.fault.hidden = !error;
     if (!error) return;
     const lost = !(error instanceof Refusal);
-    const text = lost ? "No connection to the studio. What you have entered is kept here. " : `${error.message} `;
+    const text = lost ? `${told(error)} What you have entered is kept here. ` : `${error.message} `;
     this.fault.replaceChildren(text, ...(lost && again ? [button("Try again", again)] : []),
       ...(error.status === 401 ? [button("Log in", () => location.reload())] : []));
     this.fault.scrollIntoView({ block: "nearest" });
   }
 
-  showSaved(state) {
+  showSaved(state, why) {
     if (state instanceof Refusal) return this.fail(state);
-    const words = { saving: "Saving…", saved: "Saved", waiting: "Not saved yet: no connection. Keep this page open" };
+    const words = { saving: "Saving…", saved: "Saved", waiting: `Not saved yet: ${told(why)} Keep this page open` };
     this.saved.textContent = words[state];
     this.saved.classList.toggle("ub-waiting", state === "waiting");
   }
@@ -244,6 +244,11 @@ export class Board {
     event.preventDefault();
     event.stopPropagation();
   }
+}
+
+/** Why something has not arrived. */
+function told(error) {
+  return error instanceof Unable ? error.message : "No connection to the studio.";
 }
 
 function minutes(seconds) {

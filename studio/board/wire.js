@@ -11,13 +11,17 @@ export class Refusal extends Error {
   }
 }
 
-/** Asks the server. Throws a Refusal, or a TypeError when there is no connection. */
+/** That the server can store nothing for now, in its own words: what was sent may be sent again. */
+export class Unable extends Error {}
+
+/** Asks the server. Throws a Refusal, or an Unable, or a TypeError when there is no connection. */
 export async function call(base, name, body, options = {}) {
   const answer = await fetch(`${base}/${name}`, {
     method: "POST", body: JSON.stringify(body), credentials: "same-origin", ...options,
     headers: { "content-type": "application/json", "x-unimed-studio": "1" },
   });
   const found = await answer.json().catch(() => null);
+  if (answer.status >= 500 && found?.error) throw new Unable(found.error);
   if (!found || answer.status >= 500) throw new TypeError("The studio does not answer");
   if (!answer.ok) throw new Refusal(found.error, answer.status);
   return found;
@@ -27,7 +31,7 @@ export async function call(base, name, body, options = {}) {
 export class Saver {
   constructor(base, tell) {
     this.base = base;
-    this.tell = tell; // called with "saving", "saved", "waiting" or a Refusal
+    this.tell = tell; // called with "saving", "saved", "waiting" and why, or a Refusal
     this.tries = 0;
     addEventListener("online", () => this.now());
     addEventListener("pagehide", () => this.newest && this.last());
@@ -64,7 +68,7 @@ export class Saver {
         if (this.newest === body) this.newest = null;
         this.tell(error);
       } else {
-        this.tell("waiting");
+        this.tell("waiting", error);
         this.soon(RETRY_MS[Math.min(this.tries++, RETRY_MS.length - 1)]);
       }
     });

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -151,6 +152,24 @@ def test_bad_requests_are_told_and_change_nothing(house: House) -> None:
     for content in (b"", b"[]", b"{", b"\xff"):
         assert client.post(f"{API}/submit", content=content).status_code == 422
     assert client.post(f"{API}/submit", content=b"x" * (2 << 20)).status_code == 422
+    assert client.post(f"{API}/next", json={"project": house.project}).json()["progress"]["done"] == 0
+
+
+@pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
+def test_a_full_disk_refuses_what_may_be_sent_again(house: House) -> None:
+    import resource
+
+    client = house.client("ralf")
+    task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (4096, before[1]))
+    try:
+        for path in ("save", "submit", "next"):
+            answer = client.post(f"{API}/{path}", json=said(task) | {"project": house.project})
+            assert answer.status_code == 503 and "Nothing was stored" in answer.json()["error"]
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+    assert client.post(f"{API}/save", json=said(task)).json() == {"saved": True}
     assert client.post(f"{API}/next", json={"project": house.project}).json()["progress"]["done"] == 0
 
 

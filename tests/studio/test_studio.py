@@ -148,6 +148,24 @@ def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, 
     page.keyboard.press("Escape")
 
 
+def test_what_was_entered_is_saved_when_there_is_room_again(studio: Studio, log_in: LogIn) -> None:
+    (one,) = studio.store.projects.responses(studio.people["mona"], "image")[:1]
+    make(studio, "No room", "rate", RUBRICS["image"], [NewItem((one,))], "rolf")
+    page = log_in("rolf")
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name="No room").click()
+    standing(page, 0, 1)
+    page.route("**/save", lambda route: route.fulfill(status=503, json={"error": "The disk is full."}))
+    page.get_by_label("Comment").fill("Typed while the disk was full")
+    expect(page.locator(".ub-saved")).to_contain_text("The disk is full.")
+    page.unroute("**/save")
+    expect(page.locator(".ub-saved")).to_have_text("Saved")
+    page.reload()
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name="No room").click()
+    expect(page.get_by_label("Comment")).to_have_value("Typed while the disk was full")
+
+
 def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
     ids = studio.store.projects.responses(studio.people["mona"], "image")[:4]
     rubric = Rubric((next(c for c in RUBRICS["image"].criteria if c.name == OVERALL.name),))
