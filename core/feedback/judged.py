@@ -15,6 +15,8 @@ from core.feedback.runs import with_origins
 from core.feedback.studio_models import Item, Judgement, Project
 
 BATCH = 500
+VISITOR = "a visitor's correction"
+"""In place of the model's name."""
 
 
 @dataclass(frozen=True)
@@ -112,7 +114,7 @@ def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
             generation.inputs,
             generation.settings,
             generation.seed,
-            version.name,
+            version.name if response.author == "model" else VISITOR,
             version.fingerprint,
             case and case.patient_hash,
         )

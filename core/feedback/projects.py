@@ -6,20 +6,23 @@ import random
 from collections.abc import Iterable
 from dataclasses import dataclass
 
-from sqlalchemy import Text, cast, func, insert, select
+from sqlalchemy import Text, cast, func, insert, or_, select
 from sqlalchemy.orm import Session, aliased
 
 from core.errors import AccessError, FeedbackError
 from core.feedback import audit
 from core.feedback.answers import checked
 from core.feedback.database import Database
-from core.feedback.models import Generation, Response, new_id
+from core.feedback.models import Consent, Generation, ModelVersion, Response, new_id, utc_now
 from core.feedback.outputs import output_of
 from core.feedback.people import Person
 from core.feedback.rubric import Plan, Rubric
+from core.feedback.runs import is_import
 from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Member, Project, User
 
 BATCH = 500
+SOURCES = ("models", "demo", "runs", "imports", "corrections")
+"""Where outputs to rate may be from."""
 
 
 @dataclass(frozen=True)
@@ -27,7 +30,7 @@ class NewItem:
     """
     Attributes:
         response_ids: one response; several of one prompt for a comparison.
-        gold: the answer that is known to be right; raters who give another are told nothing.
+        gold: the answer that is known to be right, or what of it is known; raters who give another are told nothing.
         repeated: that it comes to the same person twice.
     """
 
@@ -110,7 +113,7 @@ class Projects:
         if project.kind == "correct" and responses[0].kind != "text":
             raise FeedbackError("Only a text can be corrected", value=ids[0], remedy="Rate the image instead")
         outputs = [output_of(response) for response in responses]
-        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True})
+        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True}, complete=False)
         return {
             "id": new_id(), "project_id": project.id, "response_ids": ids, "content_sha256": shown,
             "gold": gold, "repeated": new.repeated, "taken": 0,
@@ -171,11 +174,27 @@ class Projects:
         with self._database.reading() as session:
             return session.get(Member, (project_id, person.id, purpose)) is not None
 
-    def responses(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[str]:
-        """What there is to rate: the newest responses of models, by their kind (text or image) and task."""
+    def responses(
+        self, by: Person, kind: str, task: str = "", limit: int = 1000, source: str = "models"
+    ) -> list[str]:  # fmt: skip
+        """What there is to rate, the newest first, by its kind (text or image) and task.
+
+        Args:
+            source: one of ``SOURCES``: all that models made and that was imported, or of it what visitors of the demo
+                have kept, what maintainers ran, what was imported; or the corrections that visitors wrote.
+        """
         by.need("maintainer")
+        if source not in SOURCES:
+            raise FeedbackError("Unknown source", value=source, remedy=f"Use one of {', '.join(SOURCES)}")
         query = select(Response.id).join(Generation, Response.generation_id == Generation.id)
-        query = query.where(Response.author == "model", Response.kind == kind)
+        query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
+        query = query.outerjoin(Consent, func.coalesce(Response.consent_id, Generation.consent_id) == Consent.id)
+        query = query.where(Response.kind == kind, or_(Consent.id.is_(None), Consent.expires_at > utc_now()))
+        query = query.where(Response.author == ("person" if source == "corrections" else "model"))
+        if source == "demo":
+            query = query.where(Generation.consent_id.is_not(None))
+        elif source in ("runs", "imports"):
+            query = query.where(Generation.consent_id.is_(None), is_import() if source == "imports" else ~is_import())
         if task:
             query = query.where(Generation.task == task)
         with self._database.reading() as session:
@@ -183,7 +202,7 @@ class Projects:
 
     def pairs(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[tuple[str, str]]:
         """What there is to compare: responses of two generations with one task, prompt and input, but of different
-        versions, settings or seeds."""
+        versions, settings or seeds. What was made of nothing, as pictures of a folder, has no like."""
         by.need("maintainer")
         one, other, first, second = aliased(Generation), aliased(Generation), aliased(Response), aliased(Response)
         query = (
@@ -192,7 +211,7 @@ class Projects:
             .join(other, (other.task == one.task) & (other.prompt == one.prompt) & (other.id > one.id))
             .join(second, (second.generation_id == other.id) & (second.place == first.place))
             .where(first.author == "model", second.author == "model", first.kind == kind, second.kind == kind)
-            .where(cast(one.inputs, Text) == cast(other.inputs, Text))
+            .where(cast(one.inputs, Text) == cast(other.inputs, Text), cast(one.inputs, Text) != "[]")
         )
         if task:
             query = query.where(one.task == task)

@@ -63,7 +63,11 @@ class StudioStore:
         by.need("maintainer")
 
         def whose(session: Session) -> dict:
-            return {"case_id": runs.case(self.database, session, *case) if case else None}
+            if case is None:
+                return {"case_id": None}
+            source, patient, name = case
+            patient_hash = runs.patient_hash(source, patient)
+            return {"case_id": runs.case(self.database, session, source, patient_hash, name)}
 
         return runs.keep(
             self.database, self.blobs, by.id, whose, task=task, inputs=inputs, outputs=outputs, settings=settings,

@@ -7,19 +7,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from core.feedback.layouts import (
-    coco,
-    from_run_lengths,
-    imrmc,
-    label_studio,
-    pick_a_pic,
-    rasterised,
-    report_errors,
-    run_lengths,
-    trl_preference,
-    trl_sft,
-    trl_unpaired,
-)
+from core.feedback.label_studio import label_studio
+from core.feedback.layouts import coco, imrmc, pick_a_pic, report_errors, trl_preference, trl_sft, trl_unpaired
+from core.feedback.masks import from_brush, from_run_lengths, rasterised, run_lengths
 from tests.core.feedback.said import COMMON, DRAWN, OTHER, SCAN, compared, image, one, rated, text
 
 
@@ -40,7 +30,7 @@ def test_the_better_text_is_the_chosen_one() -> None:
     assert [(words(row["chosen"]), words(row["rejected"])) for row in rows] == [("better", "worse"), ("right", "wrong")]
     assert rows[0]["images"] == [SCAN] and rows[0]["patient"] == "patient"
     assert rows[0]["prompt"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "Describe it."}]
-    assert losses == {"a tie, both bad, or more than two": 1, "accepted as it is: no pair": 1, "not a pair of texts": 1}
+    assert losses == {"a tie": 1, "accepted as it is: no pair": 1, "not a pair of texts": 1}
 
 
 def test_thumbs_and_texts_to_learn_from() -> None:
@@ -89,7 +79,9 @@ def test_regions_keep_their_pixels_in_coco() -> None:
         {"label": "blur", "kind": "brush", "width": 4, "points": [[5, 20], [30, 20]]},
     ]
     document = coco([rated(3, image(DRAWN), answer={"regions": regions})], Counter())
-    assert document["images"] == [{"id": 1, "file_name": f"{DRAWN}.png", "width": 40, "height": 30}]
+    (picture,) = document["images"]
+    assert (picture["id"], picture["file_name"]) == (1, f"{DRAWN}.png")
+    assert (picture["width"], picture["height"]) == (40, 30)
     assert [a["category_id"] for a in document["annotations"]] == [1, 2, 1]
     for annotation, region in zip(document["annotations"], regions, strict=True):
         mask = from_run_lengths(annotation["segmentation"])
@@ -130,10 +122,14 @@ def test_label_studio_places_boxes_in_per_cent() -> None:
     gold = COMMON | {"scores": {"overall": 1}, "regions": [], "spans": []}
     (task,) = label_studio([rated(3, image(DRAWN), answer={"regions": regions}, gold=gold)], losses)
     own, known = task["annotations"]
-    box = own["result"][-1]
+    box, stroke = own["result"][-2:]
+    assert from_brush(stroke["value"]["rle"], 40, 30).sum() > 0
     assert {name: box["value"][name] for name in ("x", "y", "width", "height")} == {
         "x": 25.0, "y": 50.0, "width": 50.0, "height": 50.0,
     }  # fmt: skip
     assert (box["original_width"], box["original_height"]) == (40, 30)
     assert known["ground_truth"] and not own["ground_truth"] and own["lead_time"] == 12.5
-    assert losses == {"a brush stroke": 1}
+    assert losses == {
+        "the path of a brush stroke, of which the pixels are there": 1,
+        "the model and settings of an output, which annotators are not to know": 1,
+    }
