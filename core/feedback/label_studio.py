@@ -109,11 +109,10 @@ def _region(region: dict, output: Output, losses: Losses) -> dict:
 # And back ------------------------------------------------------------------------------------------------------------
 
 
-def answer_of(annotation: dict, criteria: list[str], size: tuple[int, int] | None) -> dict:
+def answer_of(annotation: dict, size: tuple[int, int] | None) -> dict:
     """The answer that an annotation of ours says, still to be checked against a rubric.
 
     Args:
-        criteria: of the rubric; other choices are none.
         size: width and height of the first output, where that is an image.
 
     Raises:
@@ -134,16 +133,18 @@ def answer_of(annotation: dict, criteria: list[str], size: tuple[int, int] | Non
             spans[result["id"]] = {"start": value["start"], "end": value["end"], "error": value["labels"][0]}
         elif kind == "choices" and name == "flags":
             spans[result["id"]] |= dict.fromkeys(value["choices"], True)
-        elif kind == "choices" and name in criteria:
-            (choice,) = value["choices"]
-            said["choices"][name] = choice if choice in VERDICTS else int(choice)
         elif kind == "choices" and name == "cannot_judge":
             (said["cannot_judge"],) = value["choices"]
         elif kind == "choices" and name == "ranking":
             said["ranking"] = [[int(index) for index in group.split()] for group in value["choices"]]
+        elif kind == "choices" and name == "shown":
+            continue  # of the person's screen
+        elif kind == "choices":
+            (choice,) = value["choices"]
+            said["choices"][name] = choice if choice in VERDICTS else int(choice)
         elif kind in REGIONS and size is not None:
             said["regions"].append(_region_of(result, *size))
-        elif (kind, name) != ("choices", "shown"):
+        else:
             raise FeedbackError("There is no place for such a result", value=f"{name} ({kind})")
     return {name: part for name, part in (said | {"spans": list(spans.values())}).items() if part not in ([], {})}
 

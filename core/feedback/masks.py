@@ -154,7 +154,9 @@ def from_brush(rle: list[int], width: int, height: int) -> np.ndarray:
     def read(size: int) -> int:
         nonlocal place
         place += size
-        return int(bits[place - size : place] or "0", 2)
+        if place > len(bits):
+            raise FeedbackError("The brush is cut short", value=f"{len(rle)} bytes")
+        return int(bits[place - size : place], 2)
 
     total = read(32)
     word, sizes = read(5) + 1, [read(4) + 1 for _ in range(4)]
@@ -163,8 +165,6 @@ def from_brush(rle: list[int], width: int, height: int) -> np.ndarray:
     values = np.zeros(total, np.int64)
     done = 0
     while done < total:
-        if place >= len(bits):
-            raise FeedbackError("The brush is cut short", value=f"{done} of {total} values")
         is_run = read(1)
         end = done + 1 + read(sizes[read(2)])
         if is_run:

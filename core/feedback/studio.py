@@ -11,6 +11,7 @@ from core.feedback import audit, rights, runs, verification
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.export import Exports
+from core.feedback.imports import Imports
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects
 from core.feedback.queue import Queue
@@ -36,6 +37,7 @@ class StudioStore:
         self.projects = Projects(self.database)
         self.queue = Queue(self.database)
         self.exports = Exports(self.database, self.blobs)
+        self.imports = Imports(self.database, self.blobs)
 
     def close(self) -> None:
         self.database.close()
