@@ -18,6 +18,10 @@ from core.errors import FeedbackError
 from core.feedback.rubric import CANNOT_JUDGE, SCALE, Rubric
 from core.feedback.screen import screened
 
+OVERALL = "overall"
+"""The criterion by which an output is good or bad."""
+GOOD, BAD = 4, 2
+"""An overall score from which an output counts as good, and up to which as bad; between them it is neither."""
 CONFIDENCE = (1, 2, 3)
 REGIONS = {"box": ("x0", "y0", "x1", "y1"), "point": ("x", "y"), "brush": ("width",), "mask": ()}
 """Kinds of regions with their numbers, in pixels of the image. A brush has ``points`` on top: [x, y] each. A mask, as

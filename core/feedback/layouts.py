@@ -10,14 +10,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from itertools import groupby
 
+from core.feedback.answers import BAD, GOOD, OVERALL
 from core.feedback.judged import Judged, Output
 from core.feedback.label_studio import label_studio
 from core.feedback.leaving import Losses, leave
 from core.feedback.masks import bounds, rasterised, run_lengths
 
-GOOD, BAD = 4, 2
-"""An overall score from which an output counts as good, and up to which as bad; between them it is neither."""
-OVERALL, GOLD = "overall", "gold"
+GOLD = "gold"
+"""In place of a rater, for what is known to be right."""
 
 Layout = Callable[[Iterable[Judged], Losses], Iterator[dict]]
 

@@ -17,6 +17,7 @@ from core.feedback.projects import Projects
 from core.feedback.queue import Queue
 from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
+from core.feedback.trust import Trust
 from core.sequence import Segment, Sequence
 
 
@@ -38,6 +39,7 @@ class StudioStore:
         self.queue = Queue(self.database)
         self.exports = Exports(self.database, self.blobs)
         self.imports = Imports(self.database, self.blobs)
+        self.trust = Trust(self.database)
 
     def close(self) -> None:
         self.database.close()
