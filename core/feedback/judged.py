@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
@@ -79,6 +79,14 @@ def judged(database: Database, project_id: str) -> Iterator[Judged]:
         if len(items) < BATCH:
             return
         last = items[-1].place
+
+
+def unjudged(database: Database, project_id: str) -> int:
+    """How many items of a project nobody has judged yet."""
+    with database.reading() as session:
+        judged_ones = select(Judgement.item_id).where(Judgement.withdrawn_at.is_(None))
+        there = Item.project_id == project_id, Item.withdrawn_at.is_(None)
+        return session.scalar(select(func.count()).where(*there, Item.id.not_in(judged_ones)))
 
 
 def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:

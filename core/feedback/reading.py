@@ -15,7 +15,10 @@ from core.feedback.files import Files
 from core.feedback.leaving import Losses
 from core.feedback.rubric import Rubric
 from core.feedback.screen import screened
-from core.sequence import Image, Text
+from core.sequence import NOTICE, Image, Text
+
+HEAD_BYTES = 1024
+"""Of a PNG file; where it says that a model drew it, if one of ours did."""
 
 _MALFORMED = (KeyError, TypeError, ValueError, IndexError, AttributeError)
 
@@ -94,9 +97,10 @@ class Reading:
             ImageError: it is no picture that can be read.
         """
         if name not in self._looked_at:
-            image = self.open(name)
+            data = self.files.read(name)
+            image, drawn = open_image(data), NOTICE.encode() in data[:HEAD_BYTES]
             size = image.pixels.size
-            self._looked_at[name] = Picture(name, image.sha256, *size, image.spacing_mm, image.modality)
+            self._looked_at[name] = Picture(name, image.sha256, *size, image.spacing_mm, image.modality, drawn)
         return self._looked_at[name]
 
     def beside(self, document: str, name: str) -> Picture:

@@ -23,7 +23,7 @@ from core.feedback.models import Base
 from core.feedback.projects import NewItem
 from core.feedback.readers import READERS
 from core.feedback.standing import standings
-from core.sequence import Image
+from core.sequence import NOTICE, Image
 from tests.core.data.builders import dicom_bytes
 from tests.core.feedback.builders import picture
 from tests.core.feedback.team import RUBRIC, Team
@@ -192,6 +192,9 @@ def test_label_studio_comes_back_as_it_went(team: Team, tmp_path: Path, kind: st
         team.submit(team.raters[1], task, **more)
     again = exported(team, second, "label_studio", tmp_path / "again")
     assert known(again) == known(out) and len(known(out)) == 3
+    for folder in (tmp_path / "out", tmp_path / "again"):
+        marked = [NOTICE.encode() in path.read_bytes() for path in (folder / "images").glob("*.png")]
+        assert sum(marked) == (0 if kind == "correct" else 3), "what was drawn says so still"
     found = team.store.imports.read(team.maintainer, "label_studio", {"a.zip": zipped(tmp_path / "again")}, asks=kind)
     assert count(engine, "generations") == stored, "the same content, whatever the file"
     if kind != "compare":
