@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import dataclasses
 import json
 import os
 import sys
@@ -146,6 +147,16 @@ def _feedback_parser(commands: argparse._SubParsersAction) -> None:
     export.add_argument("out", type=Path, help="file (.jsonl, .csv, .parquet; COCO: .json), or a new dataset folder")
     export.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
     export.set_defaults(command=_feedback_export)
+
+    imports = commands.add_parser("import", help="take outputs of others into the store, and make a project of them")
+    imports.add_argument("kind", help="folder, records, label_studio or coco")
+    imports.add_argument("path", type=Path, help="folder, zip, or document with its pictures beside it")
+    imports.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
+    imports.add_argument("--project", metavar="NAME", help="a new project of them (default: they are only stored)")
+    imports.add_argument("--asks", default="rate", help="rate, compare or correct (default: rate)")
+    imports.add_argument("--rubric", default="image", help="image, edit, text or training data (default: image)")
+    imports.add_argument("--labels", nargs="+", metavar="LABEL", help="of regions, in place of the rubric's")
+    imports.set_defaults(command=_feedback_import)
 
     run = commands.add_parser("run", help="do a task on every file with several seeds, to have the outputs rated")
     run.add_argument("files", nargs="*", help="DICOM, NIfTI, PNG, JPEG or TIFF, for tasks that take one")
@@ -328,6 +339,30 @@ def _feedback_export(options: argparse.Namespace) -> None:
     for reason, count in losses.items():
         print(f"left out: {count} ({reason})")
     print(f"{options.out} is written")
+
+
+def _feedback_import(options: argparse.Namespace) -> None:
+    """The same command again stores nothing twice, and fills the project where the first one could not."""
+    from core.feedback.rubric import RUBRICS
+
+    if options.rubric not in RUBRICS:
+        raise SettingsError("Unknown rubric", value=options.rubric, remedy=f"Use one of {', '.join(RUBRICS)}")
+    rubric = RUBRICS[options.rubric]
+    if options.labels:
+        rubric = dataclasses.replace(rubric, defects=tuple(options.labels))
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        project = next((one for one in store.projects.of(by) if one.name == options.project), None)
+        if project is not None and project.items:
+            what, remedy = "The project has items already", "Name a new one, or leave --project out"
+            raise FeedbackError(what, value=options.project, remedy=remedy)
+        asks, rubric = (project.kind, project.rubric) if project else (options.asks, rubric)
+        found = store.imports.read(by, options.kind, options.path, asks=asks, rubric=rubric)
+        print("\n".join([*found.lines(), f"{len(found.items)} outputs are there to be judged"]))
+        if options.project:
+            project_id = project.id if project else store.projects.make(by, options.project, asks, rubric)
+            count = store.projects.add_items(by, project_id, found.items)
+            print(f"{options.project} is a draft with {count} items")
 
 
 def _feedback_run(options: argparse.Namespace) -> None:

@@ -136,6 +136,22 @@ def read(file: BinaryIO, *, frame: int = 0, window: tuple[float, float] | None =
     )
 
 
+def patient(file: BinaryIO) -> str | None:
+    """The patient's number, or else the name, as the header has it; None where it has neither. It is for a digest that
+    tells patients apart, and must not be stored or shown.
+
+    Raises:
+        ImageError: the file is damaged.
+    """
+    with quiet_libraries():
+        header = read_dataset(file, header_only=True)
+        try:
+            found = [str(header.get(keyword) or "").strip() for keyword in ("PatientID", "PatientName")]
+        except READ_ERRORS:
+            raise ImageError("The header does not say whose it is", remedy=_REPAIR) from None
+    return next(filter(None, found), None)
+
+
 def load(file: BinaryIO) -> Opened:
     """Read a whole file, leave behind what identifies the patient, and check the rest. Nothing is decoded.
 

@@ -124,6 +124,16 @@ def frame_count(source: str | Path | bytes) -> int:
             return page_count(open_raster(file, kind))
 
 
+def patient_of(source: str | Path | bytes) -> str | None:
+    """Whose picture it is, by its header; None where it has none. See ``core.data.dicom.patient``: it is for a digest.
+
+    Raises:
+        ImageError: the file is missing, empty, damaged or not supported.
+    """
+    with opened(source) as file:
+        return dicom.patient(file) if kind_of(file) == "DICOM" else None
+
+
 def to_rgb(image: PILImage.Image, *, reference: bool = False) -> PILImage.Image:
     """Convert a Pillow picture of any mode to RGB.
 

@@ -18,12 +18,18 @@ from core.errors import FeedbackError
 from core.feedback.rubric import CANNOT_JUDGE, SCALE, Rubric
 from core.feedback.screen import screened
 
+OVERALL = "overall"
+"""The criterion by which an output is good or bad."""
+GOOD, BAD = 4, 2
+"""An overall score from which an output counts as good, and up to which as bad; between them it is neither."""
 CONFIDENCE = (1, 2, 3)
-REGIONS = {"box": ("x0", "y0", "x1", "y1"), "point": ("x", "y"), "brush": ("width",)}
-"""Kinds of regions with their numbers, in pixels of the image. A brush has ``points`` on top: [x, y] each."""
+REGIONS = {"box": ("x0", "y0", "x1", "y1"), "point": ("x", "y"), "brush": ("width",), "mask": ()}
+"""Kinds of regions with their numbers, in pixels of the image. A brush has ``points`` on top: [x, y] each. A mask, as
+imports have it, has the ``counts`` of its pixels (``core.feedback.masks.run_lengths``)."""
 VERDICTS = ("tie", "both_bad")
 MOST_REGIONS = 100
 MOST_POINTS = 5000
+MOST_RUNS = 200_000
 
 
 @dataclass(frozen=True)
@@ -127,6 +133,8 @@ def _regions(rubric: Rubric, output: Output, regions: list[dict]) -> list[dict]:
 def _region(rubric: Rubric, output: Output, region: dict) -> dict:
     _one_of("label", region.get("label"), rubric.defects)
     _one_of("kind of region", region.get("kind"), tuple(REGIONS))
+    if region["kind"] == "mask":
+        return {"label": region["label"], "kind": "mask", "counts": _counts(output, region.get("counts"))}
     numbers = {name: _number(region.get(name)) for name in REGIONS[region["kind"]]}
     points = [[_number(x), _number(y)] for x, y in region.get("points", ())][:MOST_POINTS]
     if region["kind"] == "brush" and not points:
@@ -138,6 +146,19 @@ def _region(rubric: Rubric, output: Output, region: dict) -> dict:
     if region["kind"] == "box" and not (numbers["x0"] < numbers["x1"] and numbers["y0"] < numbers["y1"]):
         raise FeedbackError("A box is empty", value=numbers)
     return {"label": region["label"], "kind": region["kind"], **numbers, **({"points": points} if points else {})}
+
+
+def _counts(output: Output, counts: object) -> list[int]:
+    if not isinstance(counts, list) or not all(type(count) is int and count >= 0 for count in counts):
+        raise FeedbackError("A mask needs the lengths of its runs")
+    if len(counts) > MOST_RUNS:
+        raise FeedbackError("A mask has too many runs", value=len(counts), remedy=f"Use at most {MOST_RUNS}")
+    if sum(counts) != output.width * output.height:
+        size = f"{output.width} x {output.height}"
+        raise FeedbackError("A mask is not of the image's size", value=f"{sum(counts)} pixels for {size}")
+    if not sum(counts[1::2]):
+        raise FeedbackError("A mask is empty")
+    return counts
 
 
 def _spans(rubric: Rubric, output: Output, spans: list[dict]) -> list[dict]:

@@ -7,6 +7,7 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
+from shutil import copyfile
 
 import pyarrow
 import pyarrow.parquet
@@ -14,8 +15,9 @@ import pyarrow.parquet
 from core.errors import FeedbackError
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
-from core.feedback.judged import Judged, judged
-from core.feedback.layouts import ROWS, Losses, coco
+from core.feedback.judged import Judged, judged, unjudged
+from core.feedback.layouts import ROWS, coco
+from core.feedback.leaving import Losses
 from core.feedback.people import Person
 
 COCO = "coco"
@@ -55,6 +57,8 @@ class Exports:
         if layout not in LAYOUTS:
             raise FeedbackError("Unknown layout", value=layout, remedy=f"Use one of {', '.join(LAYOUTS)}")
         found, losses = list(judged(self._database, project_id)), Counter()
+        if waiting := unjudged(self._database, project_id):
+            losses["an item that nobody has judged"] = waiting
         try:
             if path.suffix:
                 path.parent.mkdir(parents=True, exist_ok=True)
@@ -69,7 +73,8 @@ class Exports:
         (folder / "images").mkdir(parents=True, exist_ok=True)
         rows = _write(layout, found, losses, folder / ("data.json" if layout == COCO else "data.jsonl"))
         for sha256 in sorted(_pictures(found)):
-            self._blobs.read(sha256).save(folder / "images" / f"{sha256}.png")
+            self._blobs.read(sha256)  # whole, and the one it was
+            copyfile(self._blobs.path(sha256), folder / "images" / f"{sha256}.png")  # with what says that it is drawn
         card = CARD.format(
             name=found[0].project if found else "Nothing judged yet",
             rows=rows,

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import datetime
 
-from sqlalchemy import select
+from sqlalchemy import func, select
 from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
@@ -15,6 +15,8 @@ from core.feedback.runs import with_origins
 from core.feedback.studio_models import Item, Judgement, Project
 
 BATCH = 500
+VISITOR = "a visitor's correction"
+"""In place of the model's name."""
 
 
 @dataclass(frozen=True)
@@ -79,6 +81,14 @@ def judged(database: Database, project_id: str) -> Iterator[Judged]:
         last = items[-1].place
 
 
+def unjudged(database: Database, project_id: str) -> int:
+    """How many items of a project nobody has judged yet."""
+    with database.reading() as session:
+        judged_ones = select(Judgement.item_id).where(Judgement.withdrawn_at.is_(None))
+        there = Item.project_id == project_id, Item.withdrawn_at.is_(None)
+        return session.scalar(select(func.count()).where(*there, Item.id.not_in(judged_ones)))
+
+
 def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:
     outputs = _outputs(session, [one for item in items for one in item.response_ids])
     newest: dict[str, dict[str, Judgement]] = {item.id: {} for item in items}
@@ -112,7 +122,7 @@ def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
             generation.inputs,
             generation.settings,
             generation.seed,
-            version.name,
+            version.name if response.author == "model" else VISITOR,
             version.fingerprint,
             case and case.patient_hash,
         )

@@ -7,20 +7,23 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations, groupby, islice
 
-from sqlalchemy import Text, cast, func, insert, select
+from sqlalchemy import Text, cast, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
 from core.feedback import audit
 from core.feedback.answers import checked
 from core.feedback.database import Database
-from core.feedback.models import Generation, Response, new_id
+from core.feedback.models import Consent, Generation, ModelVersion, Response, new_id, utc_now
 from core.feedback.outputs import output_of
 from core.feedback.people import Person
 from core.feedback.rubric import Plan, Rubric
+from core.feedback.runs import is_import
 from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Judgement, Member, Project, User
 
 BATCH = 500
+SOURCES = ("models", "demo", "runs", "imports", "corrections")
+"""Where outputs to rate may be from."""
 
 
 @dataclass(frozen=True)
@@ -28,7 +31,7 @@ class NewItem:
     """
     Attributes:
         response_ids: one response; several of one prompt for a comparison.
-        gold: the answer that is known to be right; raters who give another are told nothing.
+        gold: the answer that is known to be right, or what of it is known; raters who give another are told nothing.
         repeated: that it comes to the same person twice.
     """
 
@@ -111,7 +114,7 @@ class Projects:
         if project.kind == "correct" and responses[0].kind != "text":
             raise FeedbackError("Only a text can be corrected", value=ids[0], remedy="Rate the image instead")
         outputs = [output_of(response) for response in responses]
-        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True})
+        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True}, complete=False)
         return {
             "id": new_id(), "project_id": project.id, "response_ids": ids, "content_sha256": shown,
             "gold": gold, "repeated": new.repeated, "taken": 0,
@@ -172,11 +175,27 @@ class Projects:
         with self._database.reading() as session:
             return session.get(Member, (project_id, person.id, purpose)) is not None
 
-    def responses(self, by: Person, kind: str, task: str = "", limit: int = 1000) -> list[str]:
-        """What there is to rate: the newest responses of models, by their kind (text or image) and task."""
+    def responses(
+        self, by: Person, kind: str, task: str = "", limit: int = 1000, source: str = "models"
+    ) -> list[str]:  # fmt: skip
+        """What there is to rate, the newest first, by its kind (text or image) and task.
+
+        Args:
+            source: one of ``SOURCES``: all that models made and that was imported, or of it what visitors of the demo
+                have kept, what maintainers ran, what was imported; or the corrections that visitors wrote.
+        """
         by.need("maintainer")
+        if source not in SOURCES:
+            raise FeedbackError("Unknown source", value=source, remedy=f"Use one of {', '.join(SOURCES)}")
         query = select(Response.id).join(Generation, Response.generation_id == Generation.id)
-        query = query.where(Response.author == "model", Response.kind == kind)
+        query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
+        query = query.outerjoin(Consent, func.coalesce(Response.consent_id, Generation.consent_id) == Consent.id)
+        query = query.where(Response.kind == kind, or_(Consent.id.is_(None), Consent.expires_at > utc_now()))
+        query = query.where(Response.author == ("person" if source == "corrections" else "model"))
+        if source == "demo":
+            query = query.where(Generation.consent_id.is_not(None))
+        elif source in ("runs", "imports"):
+            query = query.where(Generation.consent_id.is_(None), is_import() if source == "imports" else ~is_import())
         if task:
             query = query.where(Generation.task == task)
         with self._database.reading() as session:
@@ -184,7 +203,8 @@ class Projects:
 
     def groups(self, by: Person, kind: str, task: str = "", size: int = 2, limit: int = 1000) -> list[tuple[str, ...]]:
         """What there is to compare: each ``size`` of the models' responses to one task, prompt and input, which differ
-        in version, settings or seed. Those of the newest requests come first.
+        in version, settings or seed. Those of the newest requests come first. What was made of nothing, as pictures of
+        a folder, has no like.
 
         Args:
             kind: text or image.
@@ -194,7 +214,7 @@ class Projects:
         request = Generation.task, Generation.prompt, cast(Generation.inputs, Text), Response.place
         newest = func.max(Generation.created_at).over(partition_by=request).label("newest")
         query = select(Response.id, newest, *request).join(Generation, Response.generation_id == Generation.id)
-        query = query.where(Response.author == "model", Response.kind == kind)
+        query = query.where(Response.author == "model", Response.kind == kind, cast(Generation.inputs, Text) != "[]")
         if task:
             query = query.where(Generation.task == task)
         query = query.order_by(newest.desc(), *request, Generation.created_at, Response.id)

@@ -14,7 +14,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
-from core.feedback import audit
+from core.feedback import audit, trust
 from core.feedback.answers import checked
 from core.feedback.counting import counting, dispute, newest
 from core.feedback.database import Database
@@ -179,6 +179,7 @@ class Queue:
                 before=last and {"version": last.version, "sha256": audit.digest(last)},
                 after={"version": judgement.version, "item": judgement.item_id}, said_at=said_at,
             )  # fmt: skip
+            trust.follow(session, project, session.get_one(Item, assignment.item_id))
             return judgement.version
 
     @staticmethod

@@ -8,7 +8,7 @@ from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, forgetting, tombstones
+from core.feedback import audit, forgetting, tombstones, trust
 from core.feedback.blobs import Blobs
 from core.feedback.counting import counting, dispute
 from core.feedback.database import Database
@@ -52,7 +52,7 @@ def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:
         buried = tombstones.bury(session, by.id, judgements, now)
         _give_back(session, user_id)
         for project in projects:
-            judged = {one.item_id for one in judgements if one.project_id == project.id and one.purpose == "judge"}
+            judged = {one.item_id for one in judgements if one.project_id == project.id}
             _settle(session, project, sorted(judged))
     database.forget()
     return Withdrawn(0, 0, buried)
@@ -103,10 +103,11 @@ def _give_back(session: Session, user_id: str) -> None:
 
 
 def _settle(session: Session, project: Project, item_ids: list[str]) -> None:
-    """Whether items are still disputed."""
+    """Whether items are still disputed, and what follows of them for what visitors said."""
     plan = Plan.from_json(project.plan)
     for start in range(0, len(item_ids), BATCH):
         some = item_ids[start : start + BATCH]
         said = counting(session, some)
         for item in session.scalars(select(Item).where(Item.id.in_(some), Item.withdrawn_at.is_(None))):
             item.disputed = dispute(project.kind, plan, said[item.id])
+            trust.follow(session, project, item)

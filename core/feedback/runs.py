@@ -8,7 +8,7 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from uuid import UUID, uuid5
 
-from sqlalchemy import Select, func, select
+from sqlalchemy import ColumnElement, Select, func, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
@@ -17,6 +17,9 @@ from core.feedback.database import Database
 from core.feedback.models import Case, Generation, GenerationPicture, ModelVersion, Response
 from core.feedback.screen import screened, storable
 from core.sequence import Image, Segment, Sequence, Text
+
+IMPORT = "import"
+"""The name of what was not made here, in place of a model's."""
 
 
 @dataclass(frozen=True)
@@ -109,6 +112,11 @@ def response(generation: GenerationRef, place: int, output: Segment) -> Response
     )
 
 
+def is_import() -> ColumnElement[bool]:
+    """That a model version stands for something that no model of ours made."""
+    return or_(ModelVersion.name == IMPORT, ModelVersion.name.like(f"{IMPORT} %"))
+
+
 def model_version(database: Database, session: Session, name: str, fingerprint: str) -> str:
     """The id of a model version, which is new when its name or its weights are. Where the name is taken by other
     weights, the digest is appended to it."""
@@ -128,9 +136,9 @@ def patient_hash(source: str, patient: str) -> str:
     return hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
 
 
-def case(database: Database, session: Session, source: str, patient: str, name: str) -> str:
+def case(database: Database, session: Session, source: str, patient_hash: str, name: str) -> str:
     """The id of a patient's examination, which is new when it was not seen before."""
-    of = {"patient_hash": patient_hash(source, patient), "name": name}
+    of = {"patient_hash": patient_hash, "name": name}
     database.add_new(session, Case, {**of, "source": source})
     return session.scalars(select(Case.id).filter_by(**of)).one()
 

@@ -11,10 +11,13 @@ from statistics import median
 
 import numpy as np
 
-from core.feedback.judged import Judged
+from core.feedback.judged import Judged, Output
+from core.feedback.masks import dice, rasterised
 
 CLOSE = 1
 """A score of a gold item is right within so much."""
+OVERLAP = 0.5
+"""Regions are right from so much of overlap (Dice)."""
 VERDICTS = {"tie": -1.0, "both_bad": -2.0}
 
 
@@ -23,7 +26,8 @@ class RaterStanding:
     """
     Attributes:
         seconds: median time on an item, idle time removed.
-        gold: share of right answers to gold items; scores count within ``CLOSE``. None without such items.
+        gold: share of right answers to gold items; scores count within ``CLOSE``, regions from ``OVERLAP``. None
+            without such items.
         repeats: share of criteria that were answered alike the second time. None without repeats.
         unable: share of items that could not be judged.
     """
@@ -48,6 +52,7 @@ def standings(found: Iterable[Judged]) -> list[RaterStanding]:
 
 def _standing(rater: str, said: list[Judged]) -> RaterStanding:
     right = [_right(one) for one in said if one.gold is not None and one.occasion == 0]
+    right = [found for found in right if found is not None]
     first = {one.item: one for one in said if one.occasion == 0}
     alike = [
         _value(one, name) == _value(first[one.item], name)
@@ -108,14 +113,26 @@ def _value(one: Judged, criterion: str) -> float | None:
     return None if said is None else VERDICTS.get(said, said)
 
 
-def _right(one: Judged) -> bool:
-    if one.kind == "correct":
-        return one.answer["text"] == one.gold["text"]
-    if one.kind == "compare":
-        return one.answer["choices"] == one.gold["choices"]
-    if one.answer["cannot_judge"] is not None:
-        return one.gold["cannot_judge"] is not None
-    return all(abs(one.answer["scores"][name] - score) <= CLOSE for name, score in one.gold["scores"].items())
+def _right(one: Judged) -> bool | None:
+    """Whether an answer says what is known; None where nothing that it says is."""
+    said, gold, output = one.answer, one.gold, one.outputs[0]
+    if said["cannot_judge"] is not None or gold.get("cannot_judge") is not None:
+        return (said["cannot_judge"] is None) == (gold.get("cannot_judge") is None)
+    known = [said["text"] == gold["text"]] if gold.get("text") else []
+    known += [said["choices"].get(name) == choice for name, choice in gold.get("choices", {}).items()]
+    known += [abs(said["scores"][name] - score) <= CLOSE for name, score in gold.get("scores", {}).items()]
+    for label in {region["label"] for region in gold.get("regions", [])} if output.width else ():
+        known.append(dice(_marked(gold, label, output), _marked(said, label, output)) >= OVERLAP)
+    return all(known) if known else None
+
+
+def _marked(answer: dict, label: str, output: Output) -> np.ndarray:
+    """All that is marked as something: bool of shape (height, width)."""
+    marked = np.zeros((output.height, output.width), bool)
+    for region in answer["regions"]:
+        if region["label"] == label:
+            marked |= rasterised(region, output.width, output.height)
+    return marked
 
 
 def _share(values: list[bool]) -> float | None:

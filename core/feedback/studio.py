@@ -11,12 +11,14 @@ from core.feedback import audit, rights, runs, verification
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.export import Exports
+from core.feedback.imports import Imports
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects
 from core.feedback.queue import Queue
 from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
 from core.feedback.snapshots import Snapshots
+from core.feedback.trust import Trust
 from core.sequence import Segment, Sequence
 
 
@@ -38,6 +40,8 @@ class StudioStore:
         self.queue = Queue(self.database)
         self.snapshots = Snapshots(self.database)
         self.exports = Exports(self.database, self.blobs)
+        self.imports = Imports(self.database, self.blobs)
+        self.trust = Trust(self.database)
 
     def close(self) -> None:
         self.database.close()
@@ -65,7 +69,11 @@ class StudioStore:
         by.need("maintainer")
 
         def whose(session: Session) -> dict:
-            return {"case_id": runs.case(self.database, session, *case) if case else None}
+            if case is None:
+                return {"case_id": None}
+            source, patient, name = case
+            patient_hash = runs.patient_hash(source, patient)
+            return {"case_id": runs.case(self.database, session, source, patient_hash, name)}
 
         return runs.keep(
             self.database, self.blobs, by.id, whose, task=task, inputs=inputs, outputs=outputs, settings=settings,

@@ -13,7 +13,7 @@ from core.errors import FeedbackError
 from core.feedback import audit, snapshots
 from core.feedback.audit import BATCH, ITEMS_OF, NEVER, WITHDRAW
 from core.feedback.counting import counting, dispute
-from core.feedback.models import Base
+from core.feedback.models import Base, Rating
 from core.feedback.rubric import Plan
 from core.feedback.studio_models import (
     Assignment,
@@ -27,6 +27,7 @@ from core.feedback.studio_models import (
     Training,
     User,
 )
+from core.feedback.trust import TABLES, UNTRUSTED
 
 LOGGED = (User, Project, Member, Judgement, Snapshot, Training)
 """Each row of these has the digest of its newest state in the log; items have one for all of a project."""
@@ -45,6 +46,8 @@ def verify(session: Session) -> Iterator[str]:
     yield from _items(session, log)
     yield from _assignments(session)
     yield from snapshots.verify(session)
+    for table in TABLES.values():
+        yield from _trust(session, table, log)
 
 
 class _Log:
@@ -53,11 +56,13 @@ class _Log:
     Attributes:
         digests: of the newest state, by table and key.
         withdrawn: when items were withdrawn.
+        trust: what visitors' feedback counts for, by table and key.
     """
 
     def __init__(self) -> None:
         self.digests: dict[str, dict[str, str]] = {}
         self.withdrawn: dict[str, str] = {}
+        self.trust: dict[str, dict[str, str]] = {}
 
     def read(self, session: Session) -> Iterator[str]:
         previous, seq = NEVER, 0
@@ -84,6 +89,8 @@ class _Log:
         after = event.after if isinstance(event.after, dict) else {}
         if "sha256" in after:
             self.digests.setdefault(event.subject, {})[event.subject_id] = after["sha256"]
+        elif "trust" in after:
+            self.trust.setdefault(event.subject, {})[event.subject_id] = after["trust"]
         elif event.subject == Item.__tablename__ and event.action == WITHDRAW:
             self.withdrawn[event.subject_id] = after.get("at", "")
 
@@ -178,6 +185,21 @@ def _assignments(session: Session) -> Iterator[str]:
     query = select(Assignment.id).outerjoin(Judgement, Judgement.assignment_id == Assignment.id)
     for stray in session.scalars(query.where(Assignment.submitted_at.is_not(None), Judgement.id.is_(None))).all():
         yield f"assignments: {stray} has no judgement"
+
+
+def _trust(session: Session, table: type[Base], log: _Log) -> Iterator[str]:
+    """Feedback of visitors that counts for something else than the log says. A thumb that is given anew is untrusted
+    again."""
+    name, expected = table.__tablename__, log.trust.get(table.__tablename__, {})
+    query = select(table.id, table.trust).where(table.trust != UNTRUSTED).order_by(table.id)
+    for key, found in session.execute(query.execution_options(yield_per=BATCH)):
+        if expected.get(key) != found:
+            yield f"{name}: what {key} counts for was changed"
+    settled = [key for key, trust in expected.items() if trust != UNTRUSTED and table is not Rating]
+    for start in range(0, len(settled), ITEMS):
+        query = select(table.id).where(table.id.in_(settled[start : start + ITEMS]), table.trust == UNTRUSTED)
+        for key in session.scalars(query):
+            yield f"{name}: what {key} counts for was changed"
 
 
 # Reading -------------------------------------------------------------------------------------------------------------

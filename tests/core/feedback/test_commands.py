@@ -13,7 +13,10 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from core.__main__ import main
+from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
+from core.sequence import NOTICE
+from tests.core.feedback.builders import picture
 from tests.core.feedback.team import Team
 
 PASSWORD = "correct horse"
@@ -115,6 +118,32 @@ def test_outputs_come_into_the_store_to_be_rated(
         assert why in capsys.readouterr().err
 
 
+def test_an_import_becomes_a_project(store: StudioStore, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
+    add("mona", "maintainer")
+    mona = store.people.named("mona")
+    folder, by = tmp_path / "scans", ["--by", "mona"]
+    folder.mkdir()
+    picture(1).pixels.save(folder / "a.png")
+    (folder / "b.txt").write_text("x")
+    new = ["--project", "Quality", "--rubric", "training data"]
+    assert main(["feedback", "import", "folder", str(folder), *by, *new]) == 0
+    said = capsys.readouterr().out
+    assert "left out: 1 (The file is not a picture of a supported kind; first: file 2 of 2" in said
+    assert "Quality is a draft with 1 items" in said
+    (project,) = store.projects.of(mona)
+    assert (project.name, project.items, project.rubric) == ("Quality", 1, RUBRICS["training data"])
+    picture(2).pixels.save(folder / "c.png")
+    for wrong, why in [
+        (["folder", str(folder), *new], "has items already"), (["excel", str(folder)], "Unknown kind of import"),
+        (["coco", str(folder)], "There must be one"), (["folder", str(folder), "--rubric", "x"], "Unknown rubric"),
+    ]:  # fmt: skip
+        assert main(["feedback", "import", *wrong, *by]) == 2
+        assert why in capsys.readouterr().err
+    store.projects.make(mona, "Empty", "rate", RUBRICS["image"])
+    assert main(["feedback", "import", "folder", str(folder), *by, "--project", "Empty"]) == 0
+    assert "Empty is a draft with 2 items" in capsys.readouterr().out
+
+
 def test_a_project_is_exported_as_files_and_as_a_folder(
     store: StudioStore, tmp_path: Path, capsys: pytest.CaptureFixture
 ) -> None:
@@ -136,9 +165,16 @@ def test_a_project_is_exported_as_files_and_as_a_folder(
     assert pyarrow.parquet.read_table(out / "imrmc.parquet").num_rows == 4
     assert export("trl_preference", "pairs.csv") == 0 and "left out: 4 (not a pair of texts)" in capsys.readouterr().out
     assert export("coco", "coco.json") == 0
+    waiting = team.project("rate", 3, name="waiting")
+    team.judge_all(team.raters[0], project)
+    team.submit(team.raters[0], team.next(team.raters[0], waiting))
+    losses = store.exports.write(team.maintainer, waiting, "imrmc", out / "waiting.csv")
+    assert losses["an item that nobody has judged"] == 2
     assert export("label_studio", "hub") == 0
     assert len((out / "hub" / "data.jsonl").read_text().splitlines()) == 2
     assert len(list((out / "hub" / "images").glob("*.png"))) == 4, "two inputs and two outputs"
+    marked = [NOTICE.encode() in path.read_bytes() for path in (out / "hub" / "images").glob("*.png")]
+    assert sorted(marked) == [False, False, True, True], "drawn ones say that they are"
     assert "2 raters about 2 items" in (out / "hub" / "README.md").read_text()
     for layout, path, rest, why in [
         ("nothing", "x.jsonl", by, "Unknown layout"),

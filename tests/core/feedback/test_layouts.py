@@ -2,24 +2,29 @@
 
 from __future__ import annotations
 
+import json
 from collections import Counter
+from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet
 import pytest
 
+from core.feedback.export import WRITERS
+from core.feedback.judged import Judged
+from core.feedback.label_studio import label_studio
 from core.feedback.layouts import (
+    ROWS,
+    Layout,
     coco,
-    from_run_lengths,
     imrmc,
-    label_studio,
     pick_a_pic,
-    rasterised,
     report_errors,
-    run_lengths,
     trl_preference,
     trl_sft,
     trl_unpaired,
 )
+from core.feedback.masks import from_brush, from_run_lengths, rasterised, run_lengths
 from tests.core.feedback.said import COMMON, DRAWN, OTHER, SCAN, compared, image, one, rated, text
 
 
@@ -40,7 +45,108 @@ def test_the_better_text_is_the_chosen_one() -> None:
     assert [(words(row["chosen"]), words(row["rejected"])) for row in rows] == [("better", "worse"), ("right", "wrong")]
     assert rows[0]["images"] == [SCAN] and rows[0]["patient"] == "patient"
     assert rows[0]["prompt"][0]["content"] == [{"type": "image"}, {"type": "text", "text": "Describe it."}]
-    assert losses == {"a tie, both bad, or more than two": 1, "accepted as it is: no pair": 1, "not a pair of texts": 1}
+    assert losses == {"a tie": 1, "accepted as it is: no pair": 1, "not a pair of texts": 1}
+
+
+def test_a_ranking_of_texts_is_all_its_pairs() -> None:
+    losses, texts = Counter(), [text(name, name) for name in ("a", "b", "c")]
+    found = [one("compare", {"choices": {"overall": 2}, "ranking": [[2], [0, 1]]}, *texts)]
+    rows = list(trl_preference(found, losses))
+    assert [(words(row["chosen"]), words(row["rejected"])) for row in rows] == [("c", "a"), ("c", "b")]
+    assert losses == {"a tie": 1}
+
+
+def test_gold_items_teach_nothing() -> None:
+    gold = COMMON | {"scores": {"overall": 1}}
+    for layout in (trl_preference, trl_unpaired, trl_sft, pick_a_pic):
+        losses = Counter()
+        assert list(layout([rated(5, text("a"), gold=gold)], losses)) == []
+        assert losses == {"of a gold item, by which raters are checked": 1}
+
+
+SPAN = {"start": 0, "end": 5, "error": "severity", "significant": True, "laterality": False, "measurement": False}
+
+
+def said() -> list[Judged]:
+    """Texts that were rated, corrected and compared, with all that can be said of them."""
+    more = {"comment": "Hm.", "confidence": 1, "spans": [SPAN]}
+    return [
+        rated(5, text("wrong words"), item="1", answer=more), rated(1, text("worse words", "2"), item="2"),
+        one("correct", {"text": "right", **more}, text("wrong words"), item="3"),
+        compared(1, text("worse"), text("better", "2"), item="4"),
+    ]  # fmt: skip
+
+
+def is_message(value: object, roles: tuple[str, ...]) -> bool:
+    """A message with a list of parts, as TRL's documentation has it for vision."""
+    parts = value["content"]
+    fits = all(set(part) == {"type", "text"} if part["type"] == "text" else part == {"type": "image"} for part in parts)
+    return set(value) == {"role", "content"} and value["role"] in roles and bool(parts) and fits
+
+
+TRL = {
+    trl_preference: {"prompt": ("user",), "chosen": ("assistant",), "rejected": ("assistant",)},
+    trl_unpaired: {"prompt": ("user",), "completion": ("assistant",)},
+    trl_sft: {"messages": ("user", "assistant")},
+}
+"""The columns of messages that TRL's types of datasets have, and whose they are."""
+
+
+@pytest.mark.parametrize("layout", TRL)
+def test_trl_layouts_are_as_its_documentation_says(layout: Layout) -> None:
+    rows = list(layout(said(), Counter()))
+    assert len(rows) == 2
+    for row in rows:
+        for column, roles in TRL[layout].items():
+            assert [m["role"] for m in row[column]] == list(roles) and all(is_message(m, roles) for m in row[column])
+        asked = row["messages" if layout is trl_sft else "prompt"][0]["content"]
+        assert len(row["images"]) == sum(part["type"] == "image" for part in asked) == 1
+        assert layout is not trl_unpaired or type(row["label"]) is bool
+    told = [row for row in rows if row["comment"]]
+    assert told and all((row["spans"], row["confidence"]) == ([SPAN], 1) for row in told)
+    assert layout is not trl_unpaired or rows[0]["criteria"] == {"overall": 5}
+
+
+@pytest.mark.parametrize("layout", ["trl_preference", "trl_unpaired", "trl_sft"])
+def test_parquet_has_the_rows_of_the_lines(layout: str, tmp_path: Path) -> None:
+    rows = list(ROWS[layout](said(), Counter()))
+    for ending in (".jsonl", ".parquet"):
+        WRITERS[ending](rows, tmp_path / f"x{ending}")
+    lines = [json.loads(line) for line in (tmp_path / "x.jsonl").read_text().splitlines()]
+    table = pyarrow.parquet.read_table(tmp_path / "x.parquet").to_pylist()
+    assert [alike(row, line) for row, line in zip(table, lines, strict=True)] == lines
+
+
+def alike(found: object, line: object) -> object:
+    """A value of a table as in the lines: what has no column of its own is JSON, and parts have all the same names."""
+    if isinstance(line, dict):
+        found = json.loads(found) if isinstance(found, str) else found
+        assert all(value is None for name, value in found.items() if name not in line)
+        return {name: alike(found[name], value) for name, value in line.items()}
+    if isinstance(line, list):
+        return [alike(one, other) for one, other in zip(found, line, strict=True)]
+    return found
+
+
+def test_tables_count_what_they_leave() -> None:
+    unable = rated(1, text("c"), item="c", answer={"cannot_judge": "other"})
+    losses = Counter()
+    assert len(list(report_errors([*said(), unable], losses))) == 3, "what could not be judged is not free of errors"
+    assert losses == {
+        "scores by criterion": 2, "how sure the rater was": 3, "a comment": 2, "a corrected text": 1, "not a text": 1,
+        "could not be judged": 1,
+    }  # fmt: skip
+    losses = Counter()
+    assert len(list(imrmc([*said(), unable], losses))) == 2
+    assert losses == {
+        "marked errors of the text": 1, "how sure the rater was": 2, "a comment": 1, "not a rating": 2,
+        "could not be judged": 1,
+    }  # fmt: skip
+    losses = Counter()
+    coco([rated(1, image(DRAWN), answer={"comment": "Hm."}), *said()], losses)
+    assert losses == {
+        "scores by criterion": 1, "a comment": 1, "how sure the rater was": 1, "not a rated image": 4,
+    }  # fmt: skip
 
 
 def test_thumbs_and_texts_to_learn_from() -> None:
@@ -89,7 +195,9 @@ def test_regions_keep_their_pixels_in_coco() -> None:
         {"label": "blur", "kind": "brush", "width": 4, "points": [[5, 20], [30, 20]]},
     ]
     document = coco([rated(3, image(DRAWN), answer={"regions": regions})], Counter())
-    assert document["images"] == [{"id": 1, "file_name": f"{DRAWN}.png", "width": 40, "height": 30}]
+    (picture,) = document["images"]
+    assert (picture["id"], picture["file_name"]) == (1, f"{DRAWN}.png")
+    assert (picture["width"], picture["height"]) == (40, 30)
     assert [a["category_id"] for a in document["annotations"]] == [1, 2, 1]
     for annotation, region in zip(document["annotations"], regions, strict=True):
         mask = from_run_lengths(annotation["segmentation"])
@@ -130,10 +238,14 @@ def test_label_studio_places_boxes_in_per_cent() -> None:
     gold = COMMON | {"scores": {"overall": 1}, "regions": [], "spans": []}
     (task,) = label_studio([rated(3, image(DRAWN), answer={"regions": regions}, gold=gold)], losses)
     own, known = task["annotations"]
-    box = own["result"][-1]
+    box, stroke = own["result"][-2:]
+    assert from_brush(stroke["value"]["rle"], 40, 30).sum() > 0
     assert {name: box["value"][name] for name in ("x", "y", "width", "height")} == {
         "x": 25.0, "y": 50.0, "width": 50.0, "height": 50.0,
     }  # fmt: skip
     assert (box["original_width"], box["original_height"]) == (40, 30)
     assert known["ground_truth"] and not own["ground_truth"] and own["lead_time"] == 12.5
-    assert losses == {"a brush stroke": 1}
+    assert losses == {
+        "the path of a brush stroke, of which the pixels are there": 1,
+        "the model and settings of an output, which annotators are not to know": 1,
+    }
