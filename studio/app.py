@@ -10,7 +10,7 @@ import streamlit as st
 
 from core.config import STUDIO_PORT
 from core.errors import UniMedError
-from studio.context import store
+from studio.context import store, tickets
 from studio.server import routes
 
 SCRIPT = Path(__file__).with_name("pages.py")
@@ -28,7 +28,7 @@ def main() -> int:
         return 2
     os.environ.setdefault("STREAMLIT_SERVER_HEADLESS", "true")
     print(f"The studio runs at http://{options.host}:{options.port} (Ctrl+C ends it)", flush=True)
-    st.App(SCRIPT, routes=routes(opened)).run(config={
+    st.App(SCRIPT, routes=routes(opened, tickets())).run(config={
         "server.port": options.port,
         "server.address": options.host,
         "browser.gatherUsageStats": False,

@@ -7,6 +7,7 @@ and no answer holds a model, a version or another person.
 from __future__ import annotations
 
 import io
+import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -34,16 +35,46 @@ OWN_HEADER = "x-unimed-studio"
 LARGEST_BODY = 1 << 20
 TRIES, TRIES_SECONDS = 10, 300.0
 """So many wrong passwords for one name in so long; then it has to wait."""
+TICKET_SECONDS = 60.0
 
 HERE = Path(__file__).parent
 STATIC = {"board": HERE / "board", "elements": HERE.parent / "core" / "elements"}
 
 
-def routes(store: StudioStore) -> list[BaseRoute]:
+class Tickets:
+    """By which a page tells the server that an identity provider has vouched for somebody: the page knows it, and only
+    the server can set a cookie. A ticket opens once, and soon or not at all."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[str, float]] = {}
+        self._lock = Lock()
+
+    def give(self, subject: str) -> str:
+        ticket, now = secrets.token_urlsafe(32), time.monotonic()
+        with self._lock:
+            self._given = {one: of for one, of in self._given.items() if now - of[1] < TICKET_SECONDS}
+            self._given[ticket] = subject, now
+        return ticket
+
+    def take(self, ticket: str) -> str:
+        """Whose it is.
+
+        Raises:
+            AccessError: it is not known, too old, or was used.
+        """
+        with self._lock:
+            subject, given = self._given.pop(ticket, ("", 0.0))
+        if not subject or time.monotonic() - given >= TICKET_SECONDS:
+            raise AccessError("That login is over", remedy="Log in again")
+        return subject
+
+
+def routes(store: StudioStore, tickets: Tickets) -> list[BaseRoute]:
     """All of them, for ``streamlit.App``."""
-    doors = Doors(store)
+    doors = Doors(store, tickets)
     return [
         Route(f"{API}/enter", doors.open(doors.enter), methods=["POST"]),
+        Route(f"{API}/ticket", doors.open(doors.ticket), methods=["POST"]),
         Route(f"{API}/leave", doors.open(doors.leave), methods=["POST"]),
         Route(f"{API}/next", doors.known(doors.next), methods=["POST"]),
         Route(f"{API}/item", doors.known(doors.item), methods=["POST"]),
@@ -58,8 +89,8 @@ Answer = Callable[[Person, dict], dict]
 
 
 class Doors:
-    def __init__(self, store: StudioStore) -> None:
-        self._store = store
+    def __init__(self, store: StudioStore, tickets: Tickets) -> None:
+        self._store, self._tickets = store, tickets
         self._failures: dict[str, deque[float]] = defaultdict(deque)
         self._lock = Lock()
 
@@ -107,10 +138,11 @@ class Doors:
             with self._lock:
                 self._failures[login].append(time.monotonic())
             raise
-        response = _json({"ok": True})
-        # No max-age: it ends with the browser, and with the login in the database.
-        response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
-        return response
+        return _entered(request, token)
+
+    async def ticket(self, request: Request, body: dict) -> Response:
+        subject = self._tickets.take(str(body.get("ticket", "")))
+        return _entered(request, await run_in_threadpool(self._store.people.log_in_subject, subject))
 
     async def leave(self, request: Request, body: dict) -> Response:
         if token := request.cookies.get(COOKIE):
@@ -251,6 +283,13 @@ def _moment(body: dict) -> datetime:
     if moment.tzinfo is None:
         raise FeedbackError("The browser's clock has no time zone", value=body.get("said_at"))
     return moment
+
+
+def _entered(request: Request, token: str) -> JSONResponse:
+    response = _json({"ok": True})
+    # No max-age: it ends with the browser, and with the login in the database.
+    response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
+    return response
 
 
 def _json(content: dict, status: int = 200) -> JSONResponse:

@@ -45,11 +45,13 @@ def open_store(data: Path) -> StudioStore:
     return StudioStore(f"sqlite:///{data / 'feedback.sqlite'}", data / "pictures")
 
 
-def start(data: Path, port: int) -> subprocess.Popen:
-    """Starts the studio and waits until it answers."""
+def start(data: Path, port: int, **settings: str) -> subprocess.Popen:
+    """Starts the studio and waits until it answers. What it says lies beside its data."""
     given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     command = [sys.executable, "-m", "studio.app", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=given | {"UNIMED_DATA": str(data)})
+    given |= {"UNIMED_DATA": str(data)} | settings
+    with (data / "said.log").open("ab") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=said, stderr=said)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, "The studio did not start"

@@ -18,7 +18,7 @@ from core.feedback.projects import NewItem
 from core.feedback.rubric import RUBRICS, Plan
 from core.feedback.studio import StudioStore
 from core.sequence import Image, Text
-from studio.server import API, COOKIE, OWN_HEADER, routes
+from studio.server import API, COOKIE, OWN_HEADER, Tickets, routes
 from tests.studio.conftest import PASSWORD, open_store
 
 SECRETS = ("nano-secret", "ffffffff", "timesteps", "rita", "mona", "4711")
@@ -66,7 +66,7 @@ def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
         store.projects.change_state(mona, name, "open")
     for name in ("rita", "ralf"):
         store.projects.add_member(mona, project, people[name].id)
-    yield House(store, people, project, other, Starlette(routes=routes(store)))
+    yield House(store, people, project, other, Starlette(routes=routes(store, Tickets())))
     store.close()
 
 
@@ -86,7 +86,7 @@ def test_who_is_not_logged_in_gets_nothing(house: House) -> None:
 
 
 def test_wrong_passwords_have_to_wait(house: House) -> None:
-    client = TestClient(Starlette(routes=routes(house.store)), headers=OWN)
+    client = TestClient(Starlette(routes=routes(house.store, Tickets())), headers=OWN)
     for _ in range(10):
         client.post(f"{API}/enter", json={"login": "rolf", "password": "wrong password"})
     answer = client.post(f"{API}/enter", json={"login": "rolf", "password": PASSWORD})
