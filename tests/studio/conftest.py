@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 from playwright.sync_api import BrowserContext, Page, expect
 
 from core.config import NANO, ImageSampling
 from core.feedback.people import Person
+from core.feedback.projects import NewItem
+from core.feedback.rubric import RUBRICS, Plan
 from core.feedback.studio import StudioStore
 from core.inference.generator import Generator
 from core.inference.once import image_sampling
 from core.inference.session import Turn
 from core.model.checkpoint import load
+from core.sequence import Image, Text
 from core.tasks import TASKS
 from demo.examples import load_examples
 from tests.browser import NOT_OURS, ROOT, free_port
@@ -78,6 +83,41 @@ def fill(store: StudioStore, maintainer: Person) -> None:
             model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
             case=("pydicom", f"patient {seed % len(examples)}", "1"),
         )  # fmt: skip
+
+
+@dataclass
+class House:
+    """People, and two open projects with the same four items: the raters take part in one of them."""
+
+    people: dict[str, Person]
+    project: str
+    other: str
+
+
+def furnish(store: StudioStore) -> House:
+    store.people.add(None, "mona", "maintainer", PASSWORD)
+    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
+    people = {"mona": mona}
+    for name in ("rita", "ralf", "rolf"):
+        store.people.add(mona, name, "rater", PASSWORD)
+        people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
+    random = np.random.default_rng(0)
+    ids = []
+    for seed in range(4):
+        scan, drawn = (Image(PILImage.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8))) for _ in range(2))
+        ref = store.add_run(
+            mona, task="super_resolution", inputs=[scan, Text("Sharpen it.")], outputs=[drawn], seed=4711 + seed,
+            settings={"timesteps": 9}, model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
+        )  # fmt: skip
+        ids += ref.response_ids
+    project = store.projects.make(mona, "Ours", "rate", RUBRICS["edit"], Plan(overlap=1))
+    other = store.projects.make(mona, "Theirs", "rate", RUBRICS["edit"], Plan(overlap=1))
+    for name in (project, other):
+        store.projects.add_items(mona, name, [NewItem((one,)) for one in ids])
+        store.projects.change_state(mona, name, "open")
+    for name in ("rita", "ralf"):
+        store.projects.add_member(mona, project, people[name].id)
+    return House(people, project, other)
 
 
 @pytest.fixture(scope="module")
