@@ -8,7 +8,7 @@ from urllib.parse import urlsplit
 
 import streamlit as st
 
-from core.config import data_folder, database_url
+from core.config import data_folder, database_url, pictures_place
 from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.studio import StudioStore
@@ -94,7 +94,7 @@ def store() -> StudioStore:
         FeedbackError: the database cannot be used.
     """
     folder = data_folder()
-    return StudioStore(database_url(folder), folder / "pictures")
+    return StudioStore(database_url(folder), pictures_place(folder))
 
 
 @cache

@@ -12,8 +12,9 @@ import pyarrow.parquet
 import pytest
 from pydicom.data import get_testdata_file
 
-from core.__main__ import main
+from core.__main__ import _studio_store, main
 from core.feedback.studio import StudioStore
+from tests.core.feedback.builders import picture
 from tests.core.feedback.team import Team
 
 PASSWORD = "correct horse"
@@ -24,6 +25,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the feedback, as the settings name it."""
     monkeypatch.setenv("UNIMED_DATA", str(tmp_path))
     monkeypatch.delenv("UNIMED_DATABASE", raising=False)
+    monkeypatch.delenv("UNIMED_PICTURES", raising=False)
     monkeypatch.setenv("UNIMED_PASSWORD", PASSWORD)
     return tmp_path
 
@@ -57,6 +59,15 @@ def test_accounts_are_made_on_the_machine(store: StudioStore, capsys: pytest.Cap
         ("rita", "rater"),
     ]
     assert list(store.verify()) == []
+
+
+def test_pictures_lie_where_the_settings_say(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIMED_PICTURES", f"file://{data}/elsewhere")
+    with _studio_store() as store:
+        sha256 = store.blobs.put(picture(1))
+    assert (data / "elsewhere" / sha256[:2] / f"{sha256}.png").is_file()
+    monkeypatch.setenv("UNIMED_PICTURES", "nothing://elsewhere")
+    assert main(["feedback", "verify"]) == 2
 
 
 def test_the_password_is_asked_for_twice(
