@@ -20,7 +20,15 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
-from core.config import STUDIO_PORT, data_folder, database_url, default_model, is_lasting, mirror_settings
+from core.config import (
+    STUDIO_PORT,
+    data_folder,
+    database_url,
+    default_model,
+    is_lasting,
+    mirror_settings,
+    pictures_place,
+)
 from core.errors import SettingsError, UniMedError
 from demo.uploads import own_folder
 
@@ -83,7 +91,7 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     store = mirror = None
     if not options.no_feedback:
         data = data_folder()
-        store = FeedbackStore(database_url(data), data / "pictures")
+        store = FeedbackStore(database_url(data), pictures_place(data))
         mirror = open_mirror(store, data)
     versions = load_versions(options.model or [default_model()])
     service = Service(limits(versions))

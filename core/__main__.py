@@ -11,7 +11,7 @@ from getpass import getpass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config import data_folder, database_url, default_model
+from core.config import data_folder, database_url, default_model, pictures_place
 from core.data.records import SPLITS
 from core.errors import FeedbackError, PromptError, RecordError, SettingsError, UniMedError
 from core.evaluation import HELP as FEATURES_HELP
@@ -301,7 +301,7 @@ def _studio_store() -> StudioStore:
     from core.feedback.studio import StudioStore
 
     folder = data_folder()
-    return StudioStore(database_url(folder), folder / "pictures")
+    return StudioStore(database_url(folder), pictures_place(folder))
 
 
 def _feedback_verify(options: argparse.Namespace) -> int:

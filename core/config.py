@@ -262,6 +262,12 @@ def database_url(folder: Path) -> str:
     return os.environ.get("UNIMED_DATABASE", f"sqlite:///{(folder / 'feedback.sqlite').resolve()}")
 
 
+def pictures_place(folder: Path) -> str:
+    """Where the feedback's pictures are: ``UNIMED_PICTURES`` (a folder, or a URL that fsspec knows, such as
+    ``s3://BUCKET/FOLDER``), else in the folder."""
+    return os.environ.get("UNIMED_PICTURES", str(folder / "pictures"))
+
+
 def is_lasting(folder: Path) -> bool:
     """Whether what is kept there, or in the named database, outlives this program: on a Space only with storage."""
     return not os.environ.get("SPACE_ID") or "UNIMED_DATABASE" in os.environ or folder.is_relative_to("/data")

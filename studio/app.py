@@ -7,10 +7,12 @@ import os
 from pathlib import Path
 
 import streamlit as st
+from starlette.middleware import Middleware
 
 from core.config import STUDIO_PORT
 from core.errors import UniMedError
-from studio.context import store
+from studio.context import store, tickets
+from studio.guard import Guard
 from studio.server import routes
 
 SCRIPT = Path(__file__).with_name("pages.py")
@@ -28,9 +30,12 @@ def main() -> int:
         return 2
     os.environ.setdefault("STREAMLIT_SERVER_HEADLESS", "true")
     print(f"The studio runs at http://{options.host}:{options.port} (Ctrl+C ends it)", flush=True)
-    st.App(SCRIPT, routes=routes(opened)).run(config={
+    guard = Middleware(Guard, store=opened)
+    st.App(SCRIPT, routes=routes(opened, tickets()), middleware=[guard]).run(config={
         "server.port": options.port,
         "server.address": options.host,
+        "server.fileWatcherType": "none",  # a page that is loaded anew would have a store of its own
+        "server.maxWidgetStateSize": 1,
         "browser.gatherUsageStats": False,
         "client.showErrorDetails": "none",
         "client.toolbarMode": "minimal",

@@ -2,15 +2,22 @@
 
 from __future__ import annotations
 
+import time
 from functools import cache
+from urllib.parse import urlsplit
 
 import streamlit as st
 
-from core.config import data_folder, database_url
+from core.config import data_folder, database_url, pictures_place
 from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.studio import StudioStore
-from studio.server import API, COOKIE
+from studio.server import API, COOKIE, Tickets
+
+IDENTITY = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
+"""What ``[auth]`` in Streamlit's secrets.toml has to say of an identity provider."""
+FRESH_SECONDS = 300
+"""Streamlit remembers for a month whom a provider has vouched for. Only what it has just said opens a login of ours."""
 
 _ENTER = """
 export default function({ parentElement, data }) {
@@ -41,10 +48,21 @@ input { width: 100%; box-sizing: border-box; font: inherit; padding: 0.5rem; bor
 button { font: inherit; padding: 0.5rem; border: 0; border-radius: 4px; background: #0f766e; color: #fff; }
 :is(input, button):focus-visible { outline: 2px solid var(--st-primary-color); outline-offset: 2px; }
 """
+_REDEEM = """
+export default function({ parentElement, data }) {
+  const told = parentElement.querySelector("[role=alert]");
+  if (told.dataset.once) return;
+  told.dataset.once = "1";
+  fetch(`${data.api}/ticket`, { method: "POST", body: JSON.stringify({ ticket: data.ticket }),
+    headers: { "content-type": "application/json", "x-unimed-studio": "1" } })
+    .then(async (answer) => answer.ok ? location.reload() : (told.textContent = (await answer.json()).error))
+    .catch(() => { told.textContent = "The studio does not answer."; });
+}
+"""
 _LEAVE = """
 export default function({ data }) {
   fetch(`${data.api}/leave`, { method: "POST", body: "{}", headers: { "x-unimed-studio": "1" } })
-    .finally(() => location.assign("/"));
+    .finally(() => location.assign(data.then));
 }
 """
 _BOARD = """
@@ -76,7 +94,13 @@ def store() -> StudioStore:
         FeedbackError: the database cannot be used.
     """
     folder = data_folder()
-    return StudioStore(database_url(folder), folder / "pictures")
+    return StudioStore(database_url(folder), pictures_place(folder))
+
+
+@cache
+def tickets() -> Tickets:
+    """What passes from a page to the server."""
+    return Tickets()
 
 
 @st.cache_resource
@@ -84,6 +108,7 @@ def _components() -> dict:
     make = st.components.v2.component
     return {
         "enter": make("unimed_enter", html=_ENTER_HTML, css=_ENTER_CSS, js=_ENTER),
+        "redeem": make("unimed_redeem", html='<p role="alert"></p>', js=_REDEEM),
         "leave": make("unimed_leave", html="<p>Logging out…</p>", js=_LEAVE),
         "board": make("unimed_board", html='<div class="ub"></div>', js=_BOARD, isolate_styles=False),
     }
@@ -95,12 +120,31 @@ def person() -> Person | None:
     return store().people.of_token(token) if token else None
 
 
+def provider() -> str | None:
+    """Where people log in beside the studio's own accounts; None where nothing is configured."""
+    said = st.secrets.get("auth", {}) if st.secrets.load_if_toml_exists() else {}
+    return urlsplit(said["server_metadata_url"]).hostname if all(said.get(name) for name in IDENTITY) else None
+
+
 def enter() -> None:
+    """The ways in: a name and a password, or an identity provider where there is one."""
+    host = provider()
+    if host and st.user.is_logged_in and abs(time.time() - float(st.user.get("iat", 0))) < FRESH_SECONDS:
+        subject = f"{st.user.iss}|{st.user.sub}"
+        if store().people.of_subject(subject):
+            _components()["redeem"](data={"api": API, "ticket": tickets().give(subject)}, key="redeem")
+            return
+        st.warning(f"{host} knows you, but you have no account here. Ask a maintainer to add one with this subject:")
+        st.code(subject, language=None)
+    if host and st.button(f"Log in with {host}"):
+        st.login()
     _components()["enter"](data={"api": API}, key="enter")
 
 
 def leave() -> None:
-    _components()["leave"](data={"api": API}, key="leave")
+    """Ends our login, and what Streamlit remembers of an identity provider."""
+    then = "/auth/logout" if st.user.get("is_logged_in") else "/"
+    _components()["leave"](data={"api": API, "then": then}, key="leave")
 
 
 def board(project_id: str, purpose: str) -> None:

@@ -8,6 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import io
+import json
+import math
+import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
@@ -28,6 +31,7 @@ from core.errors import AccessError, FeedbackError, StorageError, UniMedError
 from core.feedback.people import Person
 from core.feedback.queue import Task
 from core.feedback.rubric import CANNOT_JUDGE
+from core.feedback.screen import storable
 from core.feedback.studio import StudioStore
 
 COOKIE = "unimed-studio"
@@ -40,16 +44,49 @@ TRIES, TRIES_SECONDS = 10, 300.0
 WORKERS = 8
 """So many raters are served at once, and the others wait in the order in which they came. Python runs one thread at a
 time: with many, whoever holds a lock of the database would have to wait for all who do not."""
+LONGEST_NAME = 200
+HASHING = 2
+"""So many passwords are tried at once: each takes 64 MiB."""
+TICKET_SECONDS = 60.0
 
 HERE = Path(__file__).parent
 STATIC = {"board": HERE / "board", "elements": HERE.parent / "core" / "elements"}
 
 
-def routes(store: StudioStore) -> list[BaseRoute]:
+class Tickets:
+    """By which a page tells the server that an identity provider has vouched for somebody: the page knows it, and only
+    the server can set a cookie. A ticket opens once, and soon or not at all."""
+
+    def __init__(self) -> None:
+        self._given: dict[str, tuple[str, float]] = {}
+        self._lock = Lock()
+
+    def give(self, subject: str) -> str:
+        ticket, now = secrets.token_urlsafe(32), time.monotonic()
+        with self._lock:
+            self._given = {one: of for one, of in self._given.items() if now - of[1] < TICKET_SECONDS}
+            self._given[ticket] = subject, now
+        return ticket
+
+    def take(self, ticket: str) -> str:
+        """Whose it is.
+
+        Raises:
+            AccessError: it is not known, too old, or was used.
+        """
+        with self._lock:
+            subject, given = self._given.pop(ticket, ("", 0.0))
+        if not subject or time.monotonic() - given >= TICKET_SECONDS:
+            raise AccessError("That login is over", remedy="Log in again")
+        return subject
+
+
+def routes(store: StudioStore, tickets: Tickets) -> list[BaseRoute]:
     """All of them, for ``streamlit.App``."""
-    doors = Doors(store)
+    doors = Doors(store, tickets)
     return [
         Route(f"{API}/enter", doors.open(doors.enter), methods=["POST"]),
+        Route(f"{API}/ticket", doors.open(doors.ticket), methods=["POST"]),
         Route(f"{API}/leave", doors.open(doors.leave), methods=["POST"]),
         Route(f"{API}/next", doors.known(doors.next), methods=["POST"]),
         Route(f"{API}/item", doors.known(doors.item), methods=["POST"]),
@@ -65,10 +102,10 @@ Result = TypeVar("Result")
 
 
 class Doors:
-    def __init__(self, store: StudioStore) -> None:
-        self._store = store
-        self._failures: dict[str, deque[float]] = defaultdict(deque)
-        self._lock = Lock()
+    def __init__(self, store: StudioStore, tickets: Tickets) -> None:
+        self._store, self._tickets = store, tickets
+        self._failures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TRIES))
+        self._hashing = asyncio.Semaphore(HASHING)
         self._workers = ThreadPoolExecutor(WORKERS, "studio")
 
     # Around every call
@@ -115,35 +152,44 @@ class Doors:
     # Coming and going
 
     async def enter(self, request: Request, body: dict) -> Response:
-        login, password = str(body.get("login", "")), str(body.get("password", ""))
-        self._slow_down(login)
-        try:
-            token = await run_in_threadpool(self._store.people.log_in, login, password)
-        except AccessError:
-            with self._lock:
+        login, password = str(body.get("login", ""))[:LONGEST_NAME], str(body.get("password", ""))
+        async with self._hashing:
+            self._slow_down(login)
+            try:
+                token = await run_in_threadpool(self._store.people.log_in, login, password)
+            except AccessError:
                 self._failures[login].append(time.monotonic())
-            raise
+                raise
+        return await self._entered(request, token)
+
+    async def ticket(self, request: Request, body: dict) -> Response:
+        subject = self._tickets.take(str(body.get("ticket", "")))
+        return await self._entered(request, await run_in_threadpool(self._store.people.log_in_subject, subject))
+
+    async def _entered(self, request: Request, token: str) -> Response:
+        """Gives the browser its new login, and ends the one that it had."""
+        await self._end(request)
         response = _json({"ok": True})
         # No max-age: it ends with the browser, and with the login in the database.
         response.set_cookie(COOKIE, token, httponly=True, samesite="strict", secure=request.url.scheme == "https")
         return response
 
     async def leave(self, request: Request, body: dict) -> Response:
-        if token := request.cookies.get(COOKIE):
-            await run_in_threadpool(self._store.people.log_out, token)
+        await self._end(request)
         response = _json({"ok": True})
         response.delete_cookie(COOKIE)
         return response
 
+    async def _end(self, request: Request) -> None:
+        if token := request.cookies.get(COOKIE):
+            await run_in_threadpool(self._store.people.log_out, token)
+
     def _slow_down(self, login: str) -> None:
-        with self._lock:
-            tries = self._failures[login]
-            while tries and time.monotonic() - tries[0] > TRIES_SECONDS:
-                tries.popleft()
-            if not tries:
-                del self._failures[login]
-            elif len(tries) >= TRIES:
-                raise AccessError("Too many wrong passwords", remedy="Wait five minutes")
+        since = time.monotonic() - TRIES_SECONDS
+        for name in [name for name, tries in self._failures.items() if tries[-1] < since]:
+            del self._failures[name]
+        if sum(moment >= since for moment in self._failures.get(login, ())) >= TRIES:
+            raise AccessError("Too many wrong passwords", remedy="Wait five minutes")
 
     # Rating
 
@@ -237,15 +283,27 @@ def _address(task: Task, side: str, place: int) -> str:
 async def _body(request: Request) -> dict:
     if request.headers.get(OWN_HEADER) != "1":
         raise AccessError("That did not come from the studio's own page")
-    if int(request.headers.get("content-length") or 0) > LARGEST_BODY:
-        raise FeedbackError("That is too much at once", remedy="Mark fewer regions")
+    content = bytearray()
+    async for part in request.stream():
+        content += part
+        if len(content) > LARGEST_BODY:
+            raise FeedbackError("That is too much at once", remedy="Mark fewer regions")
     try:
-        body = await request.json()
-    except ValueError as error:
+        body = _storable(json.loads(content))
+    except (ValueError, RecursionError) as error:
         raise FeedbackError("The request is not JSON") from error
     if not isinstance(body, dict):
         raise FeedbackError("The request is not a JSON object")
     return body
+
+
+def _storable(value: object) -> object:
+    """What was said, without the characters that no database holds."""
+    if isinstance(value, dict):
+        return {storable(name): _storable(of) for name, of in value.items()}
+    if isinstance(value, list):
+        return [_storable(of) for of in value]
+    return storable(value) if isinstance(value, str) else value
 
 
 def _dict(body: dict, name: str) -> dict:
@@ -256,7 +314,7 @@ def _dict(body: dict, name: str) -> dict:
 
 def _float(body: dict, name: str) -> float:
     value = body.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float):
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise FeedbackError(f"The request has no {name}")
     return float(value)
 

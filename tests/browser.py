@@ -10,7 +10,8 @@ from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
-NOT_OURS = ("UNIMED_DATABASE", "UNIMED_AUTH", "UNIMED_MODEL", "UNIMED_DTYPE", "SPACE_ID", "GRADIO_SERVER_NAME")
+NOT_OURS = ("UNIMED_DATABASE", "UNIMED_PICTURES", "UNIMED_AUTH", "UNIMED_MODEL", "UNIMED_DTYPE", "SPACE_ID")
+NOT_OURS += ("GRADIO_SERVER_NAME",)
 """Settings of the machine that a test must not depend on."""
 STILL = "document.getAnimations().every(a => a.playState !== 'running' || a.effect.getTiming().iterations > 99)"
 """Nothing fades in any more, which would have no contrast yet."""

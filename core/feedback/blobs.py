@@ -3,39 +3,39 @@
 from __future__ import annotations
 
 import io
-import os
 import re
-import secrets
 from collections.abc import Iterator
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 from PIL import Image as PILImage
+from PIL import UnidentifiedImageError
 from PIL.PngImagePlugin import PngInfo
 
 from core.errors import FeedbackError
+from core.feedback.places import PART, place
 from core.sequence import NOTICE, Image
 
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
 class Blobs:
-    """A folder of pictures. Files hold pixels and nothing else; drawn ones also say that they are."""
+    """
+    Files hold pixels and nothing else; drawn ones also say that they are.
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    Args:
+        where: a folder, or a URL that fsspec knows; of this store alone.
 
-    def path(self, sha256: str) -> Path:
-        """
-        Raises:
-            FeedbackError: that is no SHA-256.
-        """
-        if not _SHA256.fullmatch(sha256):
-            raise FeedbackError("A picture is named by 64 hexadecimal digits", value=sha256)
-        return self.folder / sha256[:2] / f"{sha256}.png"
+    Raises:
+        FeedbackError: fsspec does not know the URL, or lacks a package for it.
+    """
+
+    def __init__(self, where: str | Path) -> None:
+        self._place = place(where)
 
     def has(self, sha256: str) -> bool:
-        return self.path(sha256).is_file()
+        with _said("looked for"):
+            return self._place.has(_name(sha256))
 
     def put(self, image: Image) -> str:
         """Stores a picture, unless it is there, and returns its SHA-256. The file is whole or not there.
@@ -43,25 +43,18 @@ class Blobs:
         Raises:
             FeedbackError: it cannot be written.
         """
-        path = self.path(image.sha256)
-        if path.is_file() and (not image.generated or _is_marked(path)):
-            return image.sha256
-        part = path.with_name(f"{path.stem}.{secrets.token_hex(8)}.part")
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            with part.open("xb") as file:
-                file.write(_png(image))
-                file.flush()
-                os.fsync(file.fileno())
-            part.replace(path)
-            _sync_folder(path.parent)
-        except OSError as error:
-            with suppress(OSError):
-                part.unlink(missing_ok=True)
-            what = f"A picture cannot be stored ({error.strerror or type(error).__name__})"
-            remedy = "Make room, or allow writing to the folder of the pictures"
-            raise FeedbackError(what, remedy=remedy) from error
+        name = _name(image.sha256)
+        with _said("stored"):
+            if not self._place.has(name) or (image.generated and not self._is_marked(name)):
+                self._place.write(name, _png(image))
         return image.sha256
+
+    def _is_marked(self, name: str) -> bool:
+        try:
+            with PILImage.open(io.BytesIO(self._place.read(name))) as file:
+                return file.info.get("Comment") == NOTICE
+        except (FileNotFoundError, UnidentifiedImageError, SyntaxError):
+            return False
 
     def read(self, sha256: str) -> PILImage.Image:
         """The picture in mode RGB.
@@ -69,43 +62,76 @@ class Blobs:
         Raises:
             FeedbackError: missing, unreadable, or not the one that its name says.
         """
+        with _said("read"):
+            try:
+                content = self._place.read(_name(sha256))
+            except FileNotFoundError as error:
+                raise FeedbackError("The picture is not stored", value=sha256, remedy="It may be withdrawn") from error
         try:
-            with PILImage.open(self.path(sha256)) as file:
+            with PILImage.open(io.BytesIO(content)) as file:
                 pixels = file.convert("RGB")
-        except FileNotFoundError as error:
-            raise FeedbackError("The picture is not stored", value=sha256, remedy="It may be withdrawn") from error
         except (OSError, SyntaxError, ValueError) as error:
             raise FeedbackError("The picture is damaged", value=sha256, remedy="Restore it from a copy") from error
         if Image(pixels).sha256 != sha256:
             raise FeedbackError("The picture is not the one it was", value=sha256, remedy="Restore it from a copy")
         return pixels
 
+    def copy(self, sha256: str, target: Path) -> bool:
+        """Puts the file at a path beside; whether it was there.
+
+        Raises:
+            FeedbackError: it cannot be read, or written there.
+        """
+        with _said("copied"), suppress(FileNotFoundError):
+            self._place.copy(_name(sha256), target)
+            return True
+        return False
+
     def delete(self, sha256: str) -> None:
         """
         Raises:
             FeedbackError: it is there and cannot be deleted.
         """
-        self._unlink(self.path(sha256))
+        with _said("deleted"):
+            self._place.delete(_name(sha256))
 
     def older_than(self, moment: float) -> Iterator[str]:
         """SHA-256 of the pictures that were written before a moment (seconds since 1970). Deletes, on the way, parts
-        of files that were cut off before it."""
-        for path in sorted(self.folder.glob("??/*")):
-            with suppress(FileNotFoundError):
-                if path.stat().st_mtime >= moment:
-                    continue
-                if path.suffix == ".part":
-                    self._unlink(path)
-                elif path.suffix == ".png" and _SHA256.fullmatch(path.stem):
-                    yield path.stem
+        of files that were cut off before it.
 
-    def _unlink(self, path: Path) -> None:
-        try:
-            path.unlink(missing_ok=True)
-        except OSError as error:
-            what = f"A picture cannot be deleted ({error.strerror or type(error).__name__})"
-            remedy = "Allow writing to the folder of the pictures"
-            raise FeedbackError(what, remedy=remedy) from error
+        Raises:
+            FeedbackError: it cannot be told.
+        """
+        with _said("looked for"):
+            for name, written in self._place.names():
+                sha256 = name.rpartition("/")[2].removesuffix(".png")
+                if written >= moment:
+                    continue
+                if name.endswith(PART):
+                    self._place.delete(name)
+                elif name.endswith(".png") and _SHA256.fullmatch(sha256):
+                    yield sha256
+
+
+def _name(sha256: str) -> str:
+    """
+    Raises:
+        FeedbackError: that is no SHA-256.
+    """
+    if not _SHA256.fullmatch(sha256):
+        raise FeedbackError("A picture is named by 64 hexadecimal digits", value=sha256)
+    return f"{sha256[:2]}/{sha256}.png"
+
+
+@contextmanager
+def _said(what: str) -> Iterator[None]:
+    """Says which of our doings failed."""
+    try:
+        yield
+    except OSError as error:
+        remedy = "Make room, or see to it that the place of the pictures can be reached and written"
+        problem = f"A picture cannot be {what} ({error.strerror or type(error).__name__})"
+        raise FeedbackError(problem, remedy=remedy) from error
 
 
 def _png(image: Image) -> bytes:
@@ -116,21 +142,3 @@ def _png(image: Image) -> bytes:
     buffer = io.BytesIO()
     clean.save(buffer, "PNG", compress_level=3, pnginfo=info)
     return buffer.getvalue()
-
-
-def _is_marked(path: Path) -> bool:
-    try:
-        with PILImage.open(path) as file:
-            return file.info.get("Comment") == NOTICE
-    except (OSError, SyntaxError):
-        return False
-
-
-def _sync_folder(folder: Path) -> None:
-    """Makes a new name in a folder survive a power cut, where the system can."""
-    if os.name == "posix":
-        handle = os.open(folder, os.O_RDONLY)
-        try:
-            os.fsync(handle)
-        finally:
-            os.close(handle)

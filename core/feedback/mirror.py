@@ -9,9 +9,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import shutil
-from contextlib import suppress
 from pathlib import Path
 
 from huggingface_hub import CommitInfo, CommitScheduler, HfApi
@@ -131,16 +129,9 @@ class Mirror(CommitScheduler):
         return digest.hexdigest()
 
     def _stage_picture(self, sha256: str) -> None:
-        source, target = self._store.blobs.path(sha256), self.folder_path / PICTURES / f"{sha256}.png"
-        if target.exists():
-            return
-        with suppress(FileNotFoundError):  # withdrawn since the row was read
-            try:
-                os.link(source, target)
-            except FileNotFoundError:
-                raise
-            except OSError:  # another disk, or one without links
-                shutil.copyfile(source, target)
+        target = self.folder_path / PICTURES / f"{sha256}.png"
+        if not target.exists():
+            self._store.blobs.copy(sha256, target)  # unless it was withdrawn since the row was read
 
     def _forgotten(self) -> int | None:
         """How many withdrawals the history was cleared of, as far as this disk remembers."""

@@ -22,6 +22,8 @@ from core.feedback.studio_models import ROLES, Login, User
 LOGIN_LASTS = timedelta(hours=12)
 SHORTEST_PASSWORD = 10
 _NAME = re.compile(r"[\w.@+-]{1,100}")
+_SUBJECT = re.compile(r"[^\s|]+\|\S{1,300}")
+LONGEST_SUBJECT = 500
 _hasher = PasswordHasher()
 _NOBODY = _hasher.hash(secrets.token_hex(16))
 """Checked where nobody has the name, so that an unknown name takes as long as a wrong password."""
@@ -70,6 +72,9 @@ class People:
             raise FeedbackError("A login name has other characters, or too many", value=login, remedy=remedy)
         if (password is None) == (subject is None):
             raise FeedbackError("An account needs a password or a subject of an identity provider, not both")
+        if subject is not None and not (_SUBJECT.fullmatch(subject) and len(subject) <= LONGEST_SUBJECT):
+            remedy = "Copy what the login page showed: the issuer, a bar and the subject"
+            raise FeedbackError("That is no subject of an identity provider", value=subject, remedy=remedy)
         hashed = None if password is None else _hasher.hash(_long_enough(password))
         with self._database.writing() as session:
             audit.hold(session)
@@ -170,6 +175,20 @@ class People:
             user_id = None
         if user_id is None or hashed is None:
             raise AccessError("Name or password is wrong", remedy="Try again, or ask a maintainer for a new one")
+        return self._begin(user_id)
+
+    def log_in_subject(self, subject: str) -> str:
+        """Returns the token of a new login of somebody whom an identity provider has just vouched for.
+
+        Raises:
+            AccessError: there is no account for the subject, or it has ended.
+        """
+        person = self.of_subject(subject)
+        if person is None:
+            raise AccessError("There is no account for you", remedy="Ask a maintainer to add one")
+        return self._begin(person.id)
+
+    def _begin(self, user_id: str) -> str:
         token, now = secrets.token_urlsafe(32), utc_now()
         with self._database.writing() as session:
             session.execute(delete(Login).where(Login.expires_at <= now))

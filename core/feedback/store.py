@@ -42,16 +42,16 @@ class FeedbackStore:
     """
     Args:
         url: of the database: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``.
-        pictures_folder: where pictures are kept; of this store alone.
+        pictures: where they are kept: a folder, or a URL that fsspec knows; of this store alone.
         text_version: of the words that visitors consent to.
         kept: so long a consent lasts.
 
     Raises:
-        FeedbackError: the database cannot be used, or a newer program has changed it.
+        FeedbackError: the database or the place of the pictures cannot be used, or a newer program has changed it.
     """
 
-    def __init__(self, url: str, pictures_folder: Path, *, text_version: str = "1", kept: timedelta = KEPT) -> None:
-        self.blobs = Blobs(Path(pictures_folder))
+    def __init__(self, url: str, pictures: str | Path, *, text_version: str = "1", kept: timedelta = KEPT) -> None:
+        self.blobs = Blobs(pictures)
         self._text_version, self._kept = text_version, kept
         self._database = Database(url)
 

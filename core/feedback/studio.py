@@ -26,14 +26,14 @@ class StudioStore:
     """
     Args:
         url: of the database: ``sqlite:///FILE`` or ``postgresql://USER:PASSWORD@HOST/NAME``; that of the demo.
-        pictures_folder: where pictures are kept; that of the demo.
+        pictures: where they are kept: a folder, or a URL that fsspec knows; that of the demo.
 
     Raises:
-        FeedbackError: the database cannot be used, or a newer program has changed it.
+        FeedbackError: the database or the place of the pictures cannot be used, or a newer program has changed it.
     """
 
-    def __init__(self, url: str, pictures_folder: Path) -> None:
-        self.blobs = Blobs(Path(pictures_folder))
+    def __init__(self, url: str, pictures: str | Path) -> None:
+        self.blobs = Blobs(pictures)
         self.database = Database(url)
         self.people = People(self.database)
         self.projects = Projects(self.database)

@@ -45,7 +45,7 @@ class User(Base):
 
 
 class Login(Base):
-    """A browser in which somebody is logged in with a password. Of its token only the digest is known."""
+    """A browser in which somebody is logged in. Of its token only the digest is known."""
 
     __tablename__ = "logins"
     __table_args__ = (Index(None, "user_id"),)

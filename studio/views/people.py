@@ -20,9 +20,10 @@ def show(person: Person) -> None:
         login = st.text_input("Name")
         role = st.selectbox("Role", ROLES)
         password = st.text_input("Password", type="password", help="At least ten characters.")
+        subject = st.text_input("Or a subject", help="Of an identity provider, as the login page shows it to them.")
         if st.form_submit_button("Add"):
             try:
-                store.people.add(person, login.strip(), role, password)
+                store.people.add(person, login.strip(), role, password or None, subject.strip() or None)
                 st.rerun()
             except UniMedError as error:
                 context.problem(error)

@@ -11,16 +11,21 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import httpx
+import numpy as np
 import pytest
+from PIL import Image as PILImage
 from playwright.sync_api import BrowserContext, Page, expect
 
 from core.config import NANO, ImageSampling
 from core.feedback.people import Person
+from core.feedback.projects import NewItem
+from core.feedback.rubric import RUBRICS, Plan
 from core.feedback.studio import StudioStore
 from core.inference.generator import Generator
 from core.inference.once import image_sampling
 from core.inference.session import Turn
 from core.model.checkpoint import load
+from core.sequence import Image, Text
 from core.tasks import TASKS
 from demo.examples import load_examples
 from tests.browser import NOT_OURS, ROOT, free_port
@@ -45,11 +50,13 @@ def open_store(data: Path) -> StudioStore:
     return StudioStore(f"sqlite:///{data / 'feedback.sqlite'}", data / "pictures")
 
 
-def start(data: Path, port: int) -> subprocess.Popen:
-    """Starts the studio and waits until it answers."""
+def start(data: Path, port: int, **settings: str) -> subprocess.Popen:
+    """Starts the studio and waits until it answers. What it says lies beside its data."""
     given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
     command = [sys.executable, "-m", "studio.app", "--port", str(port)]
-    process = subprocess.Popen(command, cwd=ROOT, env=given | {"UNIMED_DATA": str(data)})
+    given |= {"UNIMED_DATA": str(data)} | settings
+    with (data / "said.log").open("ab") as said:
+        process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=said, stderr=said)
     deadline = time.monotonic() + SECONDS
     while time.monotonic() < deadline:
         assert process.poll() is None, "The studio did not start"
@@ -76,6 +83,41 @@ def fill(store: StudioStore, maintainer: Person) -> None:
             model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
             case=("pydicom", f"patient {seed % len(examples)}", "1"),
         )  # fmt: skip
+
+
+@dataclass
+class House:
+    """People, and two open projects with the same four items: the raters take part in one of them."""
+
+    people: dict[str, Person]
+    project: str
+    other: str
+
+
+def furnish(store: StudioStore) -> House:
+    store.people.add(None, "mona", "maintainer", PASSWORD)
+    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
+    people = {"mona": mona}
+    for name in ("rita", "ralf", "rolf"):
+        store.people.add(mona, name, "rater", PASSWORD)
+        people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
+    random = np.random.default_rng(0)
+    ids = []
+    for seed in range(4):
+        scan, drawn = (Image(PILImage.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8))) for _ in range(2))
+        ref = store.add_run(
+            mona, task="super_resolution", inputs=[scan, Text("Sharpen it.")], outputs=[drawn], seed=4711 + seed,
+            settings={"timesteps": 9}, model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
+        )  # fmt: skip
+        ids += ref.response_ids
+    project = store.projects.make(mona, "Ours", "rate", RUBRICS["edit"], Plan(overlap=1))
+    other = store.projects.make(mona, "Theirs", "rate", RUBRICS["edit"], Plan(overlap=1))
+    for name in (project, other):
+        store.projects.add_items(mona, name, [NewItem((one,)) for one in ids])
+        store.projects.change_state(mona, name, "open")
+    for name in ("rita", "ralf"):
+        store.projects.add_member(mona, project, people[name].id)
+    return House(people, project, other)
 
 
 @pytest.fixture(scope="module")

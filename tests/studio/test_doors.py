@@ -8,19 +8,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
-import numpy as np
 import pytest
-from PIL import Image as PILImage
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from core.feedback.people import Person
-from core.feedback.projects import NewItem
-from core.feedback.rubric import RUBRICS, Plan
+from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
-from core.sequence import Image, Text
-from studio.server import API, COOKIE, OWN_HEADER, routes
-from tests.studio.conftest import PASSWORD, open_store
+from studio.server import API, COOKIE, OWN_HEADER, Tickets, routes
+from tests.studio.conftest import PASSWORD, furnish, open_store
 
 SECRETS = ("nano-secret", "ffffffff", "timesteps", "rita", "mona", "4711")
 OWN = {OWN_HEADER: "1"}
@@ -28,9 +23,8 @@ SCORES = {criterion.name: 4 for criterion in RUBRICS["edit"].criteria}
 
 
 @dataclass
-class House:
+class Doors:
     store: StudioStore
-    people: dict[str, Person]
     project: str
     other: str
     app: Starlette
@@ -43,32 +37,10 @@ class House:
 
 
 @pytest.fixture(scope="module")
-def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[House]:
-    store = open_store(tmp_path_factory.mktemp("doors"))
-    store.people.add(None, "mona", "maintainer", PASSWORD)
-    mona = store.people.of_token(store.people.log_in("mona", PASSWORD))
-    people = {"mona": mona}
-    for name in ("rita", "ralf", "rolf"):
-        store.people.add(mona, name, "rater", PASSWORD)
-        people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
-    random = np.random.default_rng(0)
-    ids = []
-    for seed in range(4):
-        scan, drawn = (Image(PILImage.fromarray(random.integers(0, 255, (30, 40, 3), np.uint8))) for _ in range(2))
-        ref = store.add_run(
-            mona, task="super_resolution", inputs=[scan, Text("Sharpen it.")], outputs=[drawn], seed=4711 + seed,
-            settings={"timesteps": 9}, model_name="nano-secret", model_fingerprint="f" * 64, key=str(seed),
-        )  # fmt: skip
-        ids += ref.response_ids
-    project = store.projects.make(mona, "Ours", "rate", RUBRICS["edit"], Plan(overlap=1))
-    other = store.projects.make(mona, "Theirs", "rate", RUBRICS["edit"], Plan(overlap=1))
-    for name in (project, other):
-        store.projects.add_items(mona, name, [NewItem((one,)) for one in ids])
-        store.projects.change_state(mona, name, "open")
-    for name in ("rita", "ralf"):
-        store.projects.add_member(mona, project, people[name].id)
-    yield House(store, people, project, other, Starlette(routes=routes(store)))
-    store.close()
+def house(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Doors]:
+    with open_store(tmp_path_factory.mktemp("doors")) as store:
+        house = furnish(store)
+        yield Doors(store, house.project, house.other, Starlette(routes=routes(store, Tickets())))
 
 
 def said(assignment: str, **answer: object) -> dict:
@@ -76,7 +48,7 @@ def said(assignment: str, **answer: object) -> dict:
     return {"assignment": assignment, "answer": answer, "seconds": 3.0, "said_at": datetime.now(UTC).isoformat()}
 
 
-def test_who_is_not_logged_in_gets_nothing(house: House) -> None:
+def test_who_is_not_logged_in_gets_nothing(house: Doors) -> None:
     client = house.client()
     for path in ("next", "item", "save", "submit"):
         answer = client.post(f"{API}/{path}", json={"project": house.project})
@@ -86,8 +58,8 @@ def test_who_is_not_logged_in_gets_nothing(house: House) -> None:
     assert client.post(f"{API}/enter", json={"login": "nobody", "password": PASSWORD}).status_code == 403
 
 
-def test_wrong_passwords_have_to_wait(house: House) -> None:
-    client = TestClient(Starlette(routes=routes(house.store)), headers=OWN)
+def test_wrong_passwords_have_to_wait(house: Doors) -> None:
+    client = TestClient(Starlette(routes=routes(house.store, Tickets())), headers=OWN)
     for _ in range(10):
         client.post(f"{API}/enter", json={"login": "rolf", "password": "wrong password"})
     answer = client.post(f"{API}/enter", json={"login": "rolf", "password": PASSWORD})
@@ -95,20 +67,20 @@ def test_wrong_passwords_have_to_wait(house: House) -> None:
     assert client.post(f"{API}/enter", json={"login": "ralf", "password": PASSWORD}).status_code == 200
 
 
-def test_the_cookie_is_for_the_server_alone(house: House) -> None:
+def test_the_cookie_is_for_the_server_alone(house: Doors) -> None:
     answer = house.client().post(f"{API}/enter", json={"login": "rita", "password": PASSWORD})
     cookie = answer.headers["set-cookie"].lower()
     assert cookie.startswith(COOKIE) and "httponly" in cookie and "samesite=strict" in cookie
 
 
-def test_a_page_of_another_site_can_do_nothing(house: House) -> None:
+def test_a_page_of_another_site_can_do_nothing(house: Doors) -> None:
     client = house.client("rita")
     for path in ("next", "submit", "leave"):
         answer = client.post(f"{API}/{path}", json={"project": house.project}, headers={OWN_HEADER: ""})
         assert answer.status_code == 403
 
 
-def test_a_rater_is_told_nothing_of_models_and_others(house: House) -> None:
+def test_a_rater_is_told_nothing_of_models_and_others(house: Doors) -> None:
     client = house.client("rita")
     task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]
     assert not [secret for secret in SECRETS if secret in json.dumps(task)]
@@ -119,7 +91,7 @@ def test_a_rater_is_told_nothing_of_models_and_others(house: House) -> None:
         assert picture.content.startswith(b"\x89PNG") and b"tEXt" not in picture.content
 
 
-def test_a_rater_reaches_no_other_item_project_or_part(house: House) -> None:
+def test_a_rater_reaches_no_other_item_project_or_part(house: Doors) -> None:
     rita, ralf, rolf = (house.client(name) for name in ("rita", "ralf", "rolf"))
     own = rita.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
     for client in (ralf, rolf):
@@ -137,26 +109,39 @@ def test_a_rater_reaches_no_other_item_project_or_part(house: House) -> None:
         assert rita.get(f"{API}/{path}").status_code == 404
 
 
-def test_bad_requests_are_told_and_change_nothing(house: House) -> None:
+def test_bad_requests_are_told_and_change_nothing(house: Doors) -> None:
     client = house.client("ralf")
     task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
     bad = [
         said(task, scores={}), said(task, scores={"overall": 9}), said(task, scores={"unknown": 1}),
         said(task, opened=False), said(task, comment="Jane Doe, born 12.03.1971"), said(task, unheard="of"),
         said(task, regions=[{"label": "blur", "kind": "box", "x0": 0, "y0": 0, "x1": 900, "y1": 3}]),
-        said(task) | {"seconds": "many"}, said(task) | {"said_at": "yesterday"}, said(task) | {"answer": []},
+        said(task) | {"seconds": "many"}, said(task) | {"seconds": float("inf")},
+        said(task) | {"said_at": "yesterday"}, said(task) | {"answer": []},
     ]  # fmt: skip
     for body in bad:
-        answer = client.post(f"{API}/submit", json=body)
+        answer = client.post(f"{API}/submit", content=json.dumps(body))
         assert answer.status_code == 422 and answer.json()["error"].endswith("."), body
-    for content in (b"", b"[]", b"{", b"\xff"):
+    for content in (b"", b"[]", b"{", b"\xff", b"[" * 100_000, b'{"a":' * 100_000):
         assert client.post(f"{API}/submit", content=content).status_code == 422
     assert client.post(f"{API}/submit", content=b"x" * (2 << 20)).status_code == 422
+    parts = (b" " * (1 << 16) for _ in range(32))  # no length is told before
+    assert "too much" in client.post(f"{API}/submit", content=parts).json()["error"]
+    for text in ("\ud800", "\0", "x" * 100_000):
+        for path, body in (
+            ("submit", said(task) | {"assignment": text}),
+            ("next", {"project": text, "purpose": text}),
+            ("enter", {"login": text, "password": text}),
+            ("ticket", {"ticket": text}),
+        ):
+            assert client.post(f"{API}/{path}", content=json.dumps(body)).status_code == 403, (path, text[:9])
+        answer = client.post(f"{API}/save", content=json.dumps(said(task, comment=text)))
+        assert answer.status_code in (200, 422), text[:9]
     assert client.post(f"{API}/next", json={"project": house.project}).json()["progress"]["done"] == 0
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs a limit to the size of files")
-def test_a_full_disk_refuses_what_may_be_sent_again(house: House) -> None:
+def test_a_full_disk_refuses_what_may_be_sent_again(house: Doors) -> None:
     import resource
 
     client = house.client("ralf")
@@ -173,7 +158,7 @@ def test_a_full_disk_refuses_what_may_be_sent_again(house: House) -> None:
     assert client.post(f"{API}/next", json={"project": house.project}).json()["progress"]["done"] == 0
 
 
-def test_a_submitted_answer_comes_back_to_be_revised(house: House) -> None:
+def test_a_submitted_answer_comes_back_to_be_revised(house: Doors) -> None:
     client = house.client("ralf")
     task = client.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
     assert client.post(f"{API}/submit", json=said(task)).json() == {"version": 1}
@@ -189,9 +174,41 @@ def test_a_submitted_answer_comes_back_to_be_revised(house: House) -> None:
     assert list(house.store.verify()) == []
 
 
-def test_whoever_leaves_is_gone(house: House) -> None:
+def test_whoever_leaves_is_gone(house: Doors) -> None:
     client = house.client("rita")
     token = client.cookies[COOKIE]
     client.post(f"{API}/leave", json={})
     client.cookies.set(COOKIE, token)
     assert client.post(f"{API}/next", json={"project": house.project}).status_code == 401
+
+
+def test_a_login_that_somebody_else_planted_is_not_taken_over(house: Doors) -> None:
+    planted = "p" * 43
+    client = house.client()
+    client.cookies.set(COOKIE, planted)
+    client.post(f"{API}/enter", json={"login": "rita", "password": PASSWORD})
+    first = client.cookies.get(COOKIE, domain="testserver.local")
+    assert first not in (planted, None)
+    assert house.store.people.of_token(planted) is None
+    again = client.post(
+        f"{API}/enter", json={"login": "rita", "password": PASSWORD}, headers={"cookie": f"{COOKIE}={first}"}
+    )
+    assert again.status_code == 200
+    assert house.store.people.of_token(first) is None, "the login before has ended"
+
+
+def test_a_ticket_opens_once_and_soon(house: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    tickets = Tickets()
+    client = TestClient(Starlette(routes=routes(house.store, tickets)), headers=OWN)
+    mona = house.store.people.of_token(house.store.people.log_in("mona", PASSWORD))
+    house.store.people.add(mona, "nora", "rater", subject="https://login.example|1")
+    ticket = tickets.give("https://login.example|1")
+    assert client.post(f"{API}/ticket", json={"ticket": ticket}, headers={OWN_HEADER: ""}).status_code == 403
+    answer = client.post(f"{API}/ticket", json={"ticket": ticket})
+    assert answer.status_code == 200 and "httponly" in answer.headers["set-cookie"].lower()
+    assert client.post(f"{API}/next", json={"project": house.project}).status_code == 403  # somebody, with no project
+    late, nobodys = tickets.give("https://login.example|1"), tickets.give("https://login.example|2")
+    for refused in (ticket, nobodys, "", "x" * 43, None):
+        assert client.post(f"{API}/ticket", json={"ticket": refused}).status_code == 403
+    monkeypatch.setattr("studio.server.TICKET_SECONDS", 0.0)
+    assert client.post(f"{API}/ticket", json={"ticket": late}).status_code == 403

@@ -86,7 +86,7 @@ def test_what_is_a_maintainers_is_refused_to_others(team: Team) -> None:
             lambda by=person: store.projects.add_member(by, project, by.id),
             lambda by=person: store.projects.change_state(by, project, "closed"),
             lambda by=person: store.projects.responses(by, "image"),
-            lambda by=person: store.projects.pairs(by, "image"),
+            lambda by=person: store.projects.groups(by, "image"),
             lambda by=person: store.withdraw_person(by, by.id),
             lambda by=person: store.withdraw_patient(by, "archive", "1"),
             lambda by=person: store.add_run(

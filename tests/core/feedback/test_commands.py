@@ -12,7 +12,7 @@ import pyarrow.parquet
 import pytest
 from pydicom.data import get_testdata_file
 
-from core.__main__ import main
+from core.__main__ import _studio_store, main
 from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
 from core.sequence import NOTICE
@@ -27,6 +27,7 @@ def data(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """The folder of the feedback, as the settings name it."""
     monkeypatch.setenv("UNIMED_DATA", str(tmp_path))
     monkeypatch.delenv("UNIMED_DATABASE", raising=False)
+    monkeypatch.delenv("UNIMED_PICTURES", raising=False)
     monkeypatch.setenv("UNIMED_PASSWORD", PASSWORD)
     return tmp_path
 
@@ -60,6 +61,15 @@ def test_accounts_are_made_on_the_machine(store: StudioStore, capsys: pytest.Cap
         ("rita", "rater"),
     ]
     assert list(store.verify()) == []
+
+
+def test_pictures_lie_where_the_settings_say(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIMED_PICTURES", f"file://{data}/elsewhere")
+    with _studio_store() as store:
+        sha256 = store.blobs.put(picture(1))
+    assert (data / "elsewhere" / sha256[:2] / f"{sha256}.png").is_file()
+    monkeypatch.setenv("UNIMED_PICTURES", "nothing://elsewhere")
+    assert main(["feedback", "verify"]) == 2
 
 
 def test_the_password_is_asked_for_twice(
@@ -107,7 +117,7 @@ def test_outputs_come_into_the_store_to_be_rated(
         assert main(["feedback", "run", *model, "super_resolution", "--steps", "2", "--seeds", "3", scan]) == 0
         assert main(["feedback", "run", *model, "vqa", "--prompt", "Which organ is shown?", scan]) == 0
     assert (len(store.projects.responses(mona, "image")), len(store.projects.responses(mona, "text"))) == (3, 1)
-    assert len(store.projects.pairs(mona, "image")) == 3
+    assert len(store.projects.groups(mona, "image")) == 3
     for wrong, why in [
         (["super_resolution"], "needs files"),
         (["text_to_image", "--prompt", "A CT.", scan], "takes no file"),

@@ -95,7 +95,7 @@ def test_a_folder_comes_in_once_and_says_what_it_left(
     assert rows == (count(engine, "generations"), count(engine, "responses"), count(engine, "model_versions"))
     assert set(team.store.projects.responses(by, "image", source="imports")) == {i.response_ids[0] for i in found.items}
     assert team.store.projects.responses(by, "image", source="runs") == []
-    assert team.store.projects.pairs(by, "image") == []
+    assert team.store.projects.groups(by, "image") == []
     with engine.connect() as connection:
         (prompt, model) = connection.execute(sa.text(
             "SELECT prompt, name FROM generations JOIN model_versions m ON m.id = model_version_id LIMIT 1"

@@ -87,6 +87,15 @@ def test_everything_is_mirrored_into_a_private_repository(
     assert not any("squash" in request for request in hub.requests)
 
 
+def test_pictures_of_another_place_are_mirrored(hub: Hub, tmp_path: Path) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path}/feedback.db", f"memory://{tmp_path}") as store:
+        add(store, store.give_consent())
+        mirror = Mirror(store, tmp_path / "mirror", repo_id=REPO, token=TOKEN, minutes=10_000, endpoint=hub.url)
+        push(mirror)
+        mirror.stop()
+        assert mirrored(hub)[1] == names(1, 2)
+
+
 def test_an_empty_store_is_not_mirrored(open_mirror: Open, hub: Hub) -> None:
     push(open_mirror())
     assert list(hub.repos[REPO].head) == [".gitattributes"]
