@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import socket
 from collections.abc import Collection
 from pathlib import Path
@@ -9,6 +10,7 @@ from pathlib import Path
 from playwright.sync_api import Page
 
 ROOT = Path(__file__).resolve().parents[1]
+BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 WIDE, PHONE = {"width": 1280, "height": 900}, {"width": 390, "height": 844}
 NOT_OURS = ("UNIMED_DATABASE", "UNIMED_PICTURES", "UNIMED_AUTH", "UNIMED_MODEL", "UNIMED_DTYPE", "SPACE_ID")
 NOT_OURS += ("GRADIO_SERVER_NAME",)
@@ -21,6 +23,13 @@ def free_port() -> int:
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return probe.getsockname()[1]
+
+
+def chromium() -> dict | None:
+    """How playwright starts the browser of the system; None where there is none."""
+    path = next(filter(None, map(shutil.which, BROWSERS)), None)
+    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
+    return {"executable_path": path, "args": quiet} if path else None
 
 
 class Checker:

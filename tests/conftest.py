@@ -17,8 +17,8 @@ from core.data.tokenizer import BOS, EOI, EOS, SOI
 from core.inference.generator import Generator
 from core.model import checkpoint
 from core.model.unified import UnifiedModel
+from tests.browser import BROWSERS, chromium
 
-BROWSERS = ("chromium", "chromium-browser", "google-chrome")
 AXE = "axe-core@4.11.1"
 TINY = ModelConfig(
     llm=LLMConfig(
@@ -95,11 +95,9 @@ def tiny_generator(tiny_checkpoint: Path) -> Generator:
 @pytest.fixture(scope="session")
 def browser_type_launch_args() -> dict:
     """What pytest-playwright starts: the browser of the system."""
-    path = next(filter(None, map(shutil.which, BROWSERS)), None)
-    if path is None:
+    if (browser := chromium()) is None:
         pytest.skip(f"no browser installed: needs one of {', '.join(BROWSERS)}")
-    quiet = ["--no-sandbox", "--disable-gpu", "--disable-background-networking", "--no-first-run"]
-    return {"executable_path": path, "args": quiet}
+    return browser
 
 
 @pytest.fixture(scope="session")
