@@ -7,7 +7,6 @@ import json
 from collections import Counter
 from collections.abc import Iterable
 from pathlib import Path
-from shutil import copyfile
 
 import pyarrow
 import pyarrow.parquet
@@ -74,7 +73,9 @@ class Exports:
         rows = _write(layout, found, losses, folder / ("data.json" if layout == COCO else "data.jsonl"))
         for sha256 in sorted(_pictures(found)):
             self._blobs.read(sha256)  # whole, and the one it was
-            copyfile(self._blobs.path(sha256), folder / "images" / f"{sha256}.png")  # with what says that it is drawn
+            target = folder / "images" / f"{sha256}.png"
+            if not target.exists():
+                self._blobs.copy(sha256, target)  # with what says that it is drawn
         card = CARD.format(
             name=found[0].project if found else "Nothing judged yet",
             rows=rows,
