@@ -48,11 +48,10 @@ def problems(url: str, pictures: Path, diaries: list[Diary], ratings: int, overl
     """What the raters have met, and what in the database is not as they left it."""
     for number, diary in enumerate(diaries):
         yield from (f"rater{number}: {wrong}" for wrong in diary.wrong)
-    engine = sa.create_engine(url)
+    engine = sa.create_engine(url, poolclass=sa.NullPool)
     with engine.connect() as connection:
         yield from _judgements(connection, diaries, ratings, overlap)
         yield from _drafts(connection, diaries)
-    engine.dispose()
     with StudioStore(url, pictures) as store:
         yield from (f"the log: {found}" for found in store.verify())
 
@@ -62,7 +61,7 @@ def _judgements(connection: sa.Connection, diaries: list[Diary], ratings: int, o
     judgements, users, items = tables["judgements"], tables["users"], tables["items"]
     responses, generations = tables["responses"], tables["generations"]
     asked = sa.select(responses.c.id, generations.c.prompt).join_from(responses, generations)
-    prompts = dict(connection.execute(asked).tuples().all())
+    prompts = {response: prompt for response, prompt in connection.execute(asked)}
     query = sa.select(judgements, users.c.login, items.c.response_ids).join(users, judgements.c.user_id == users.c.id)
     found = connection.execute(query.join(items, judgements.c.item_id == items.c.id)).all()
     by_nonce = Counter(row.answer["comment"][-20:] for row in found)
