@@ -84,7 +84,8 @@ def judged(database: Database, project_id: str) -> Iterator[Judged]:
 def unjudged(database: Database, project_id: str) -> int:
     """How many items of a project nobody has judged yet."""
     with database.reading() as session:
-        judged_ones = select(Judgement.item_id).where(Judgement.withdrawn_at.is_(None))
+        of_project = Judgement.project_id == project_id, Judgement.withdrawn_at.is_(None)
+        judged_ones = select(Judgement.item_id).where(*of_project)
         there = Item.project_id == project_id, Item.withdrawn_at.is_(None)
         return session.scalar(select(func.count()).where(*there, Item.id.not_in(judged_ones)))
 

@@ -118,7 +118,8 @@ def _about(one: Judged) -> dict:
     return {
         "task": output.task, "patient": output.patient, "rater": one.rater, "judgement": one.id,
         "models": [output.model for output in one.outputs], "criteria": answer.get("scores", answer.get("choices", {})),
-        "spans": answer.get("spans", []), "confidence": answer["confidence"], "comment": answer["comment"],
+        "ranking": answer.get("ranking", []), "spans": answer.get("spans", []), "confidence": answer["confidence"],
+        "comment": answer["comment"], "purpose": one.purpose,
     }  # fmt: skip
 
 
@@ -210,8 +211,12 @@ def _pixels(region: dict, width: int, height: int) -> dict:
 def report_errors(found: Iterable[Judged], losses: Losses) -> Iterator[dict]:
     """A row for each marked error of a text: its class from 1 to 6 and its significance (ReXVal), with laterality,
     measurement and the words. A text without errors has a row without a class."""
+    told: set[str] = set()
     for one in found:
         spans, output = one.answer.get("spans"), one.outputs[0]
+        if one.gold is not None and one.item not in told:
+            told.add(one.item)
+            losses["a gold answer"] += 1
         if spans is None or output.text is None:
             losses["not a text"] += 1
             continue

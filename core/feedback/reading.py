@@ -12,7 +12,7 @@ from core.data.images import open_image
 from core.errors import FeedbackError, UniMedError
 from core.feedback.answers import Output, checked
 from core.feedback.files import Files
-from core.feedback.leaving import Losses
+from core.feedback.leaving import PARTS, Losses
 from core.feedback.rubric import Rubric
 from core.feedback.screen import screened
 from core.sequence import NOTICE, Image, Text
@@ -127,12 +127,17 @@ class Reading:
             if isinstance(part, Text):
                 harmless(part.text)
         together = [tuple(range(len(outputs)))] if self.asks == "compare" else [(i,) for i in range(len(outputs))]
+        if gold is not None and len(together) > 1:
+            self.left("a gold answer about several outputs, which are judged alone", place)
+            gold = None
+        if gold is not None and self.rubric is not None:
+            shown = [Output(o.text) if isinstance(o, Text) else Output(None, o.width, o.height) for o in outputs]
+            known = checked(self.asks, self.rubric, shown, gold | {"opened": True}, complete=False)
+            for part in [part for part in PARTS if gold.get(part) and not known.get(part)]:
+                self.left(f"{PARTS[part]} of a gold answer, for which nobody asks", place)
         items = [(places, gold) for places in together if self._fits(place, [outputs[i] for i in places])]
         if not items:
             raise NotTaken("nothing to judge")
-        if gold is not None and self.rubric is not None:
-            shown = [Output(o.text) if isinstance(o, Text) else Output(None, o.width, o.height) for o in outputs]
-            checked(self.asks, self.rubric, shown, gold | {"opened": True}, complete=False)
         return Run(place, task, tuple(inputs), tuple(outputs), settings, case, tuple(items), generated)
 
     def _fits(self, place: str, shown: list[Text | Picture]) -> bool:
@@ -166,7 +171,8 @@ def at(place: str, what: str) -> Iterator[None]:
             raise
         raise FeedbackError(f"{place}: {error.what}", value=error.value, remedy=error.remedy) from error
     except _MALFORMED as error:
-        raise FeedbackError(f"{place}: this is not {what} as it should be ({type(error).__name__})") from error
+        why = f"it has no {error}" if isinstance(error, KeyError) else type(error).__name__
+        raise FeedbackError(f"{place}: this is not {what} as it should be ({why})") from error
 
 
 def entries(reading: Reading, what: str) -> Iterator[tuple[str, str, dict]]:

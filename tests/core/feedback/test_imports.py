@@ -195,7 +195,11 @@ def test_label_studio_comes_back_as_it_went(team: Team, tmp_path: Path, kind: st
     for folder in (tmp_path / "out", tmp_path / "again"):
         marked = [NOTICE.encode() in path.read_bytes() for path in (folder / "images").glob("*.png")]
         assert sum(marked) == (0 if kind == "correct" else 3), "what was drawn says so still"
-    found = team.store.imports.read(team.maintainer, "label_studio", {"a.zip": zipped(tmp_path / "again")}, asks=kind)
+    again = {"a.zip": zipped(tmp_path / "again")}
+    losses = team.store.imports.read(team.maintainer, "label_studio", again, asks="rate", rubric=RUBRIC).losses
+    assert losses.get("a gold answer about several outputs, which are judged alone", 0) == (2 * (kind == "compare"))
+    assert losses.get("a corrected text of a gold answer, for which nobody asks", 0) == (2 * (kind == "correct"))
+    team.store.imports.read(team.maintainer, "label_studio", again, asks=kind)
     assert count(engine, "generations") == stored, "the same content, whatever the file"
     if kind != "compare":
         assert team.store.withdraw_patient(team.maintainer, "archive", "P-7").generations == 6, "with what came back"
@@ -327,6 +331,7 @@ def test_what_is_not_as_it_should_be_is_refused_whole(team: Team, tmp_path: Path
         ("{\n]", r"x.json:2: not valid JSON"), ("[" * 100_000, r"x.json: not valid JSON"),
         ("{}", r"x.json: a list of tasks"), ("[[]]", r"x.json: entry 1: this is not a task"),
         ('[{"data": {"image": "a.png"}}]', r"entry 1: There is no output_0"),
+        ('[{"data": {"output_0": "", "task": "vqa"}}]', r"entry 1: this is not a task .*it has no 'inputs'"),
         (json.dumps([task, task | {"annotations": [gold]}]), r"entry 2: Unknown score: 9"),
         (json.dumps([task | {"annotations": [{"result": [rating | {"type": "video"}], "ground_truth": True}]}]),
          r"entry 1: There is no place for such a result"),
