@@ -24,6 +24,7 @@ PACKAGE_OF |= {"gradio_client": "gradio"}
 # The packages that bring these are requirements of the ones we name: (import name, our requirement).
 PACKAGE_OF |= {"_pytest": "pytest", "playwright": "pytest-playwright", "httpx": "gradio", "fastapi": "gradio"}
 PACKAGE_OF |= {"mcp": "gradio", "anyio": "gradio", "starlette": "streamlit", "argon2": "argon2-cffi"}
+PACKAGE_OF |= {"pandas": "streamlit"}
 
 
 @cache
