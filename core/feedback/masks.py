@@ -36,6 +36,12 @@ def rasterised(region: dict, width: int, height: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
+def marked(answer: dict, width: int, height: int, label: str) -> np.ndarray:
+    """All that an answer marks as something."""
+    masks = [rasterised(region, width, height) for region in answer["regions"] if region["label"] == label]
+    return np.any(masks, axis=0) if masks else np.zeros((height, width), bool)
+
+
 def bounds(mask: np.ndarray) -> list[int]:
     """Left, top, width and height of what is marked."""
     ys, xs = np.nonzero(mask)

@@ -26,6 +26,7 @@ from sqlalchemy import (
     Text,
     TypeDecorator,
     UniqueConstraint,
+    text,
 )
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column
 
@@ -70,6 +71,11 @@ def one_of(column: str, values: tuple[str, ...]) -> CheckConstraint:
     would not see it."""
     listed = ", ".join(f"'{value}'" for value in values)
     return CheckConstraint(f"{column} IN ({listed})", name=column)
+
+
+def some(condition: str, in_sqlite: str | None = None) -> dict:
+    """The options of an index of some rows only. SQLite uses it where a query says the very same."""
+    return {"postgresql_where": text(condition), "sqlite_where": text(in_sqlite or condition)}
 
 
 Id = Annotated[str, mapped_column(String(36), primary_key=True, default=new_id)]

@@ -298,9 +298,11 @@ def need_part(
 
 
 def _info(session: Session, project: Project) -> ProjectInfo:
-    count = session.scalar(select(func.count()).where(Item.project_id == project.id))
+    last = session.scalar(select(func.max(Item.place)).where(Item.project_id == project.id))  # none is ever deleted
     rubric, plan = Rubric.from_json(project.rubric), Plan.from_json(project.plan)
-    return ProjectInfo(project.id, project.name, project.kind, project.state, rubric, plan, count)
+    return ProjectInfo(
+        project.id, project.name, project.kind, project.state, rubric, plan, 0 if last is None else last + 1
+    )
 
 
 def _existing(session: Session, project_id: str) -> Project:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from sqlalchemy import delete, func, select, update
+from sqlalchemy import delete, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
@@ -203,14 +203,8 @@ class Queue:
         with self._database.reading() as session:
             project = session.get(Project, project_id)
             need_part(session, person, project, purpose)
-            own = (
-                Judgement.user_id == person.id, Judgement.project_id == project_id, Judgement.purpose == purpose,
-                Judgement.version == 1,
-            )  # fmt: skip
-            done = session.scalar(select(func.count()).select_from(Judgement).where(*own))
-            query = select(Judgement.active_seconds).where(*own).order_by(Judgement.created_at.desc()).limit(PACE_OF)
-            paces = list(session.scalars(query))
-            left = Dealer(session, person, project, purpose, utc_now()).left()
+            dealer = Dealer(session, person, project, purpose, utc_now())
+            paces, (done, left) = dealer.paces(PACE_OF), dealer.standing()
         return Progress(done, done + left, left * median(paces) if paces else None)
 
 

@@ -17,6 +17,7 @@ from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
 from core.feedback import audit, runs
+from core.feedback.columns import columns
 from core.feedback.database import Database
 from core.feedback.judged import judged
 from core.feedback.models import ModelVersion, new_id
@@ -104,7 +105,7 @@ class Snapshots:
             plan = Plan.from_json(project.plan)
         mistrusted: set[str] = set()
         if rules.least_gold:
-            standing = standings(judged(self._database, project_id))
+            standing = standings(columns(self._database, project_id, None))
             mistrusted = {one.rater for one in standing if one.gold is not None and one.gold < rules.least_gold}
         yield from signals(settled(judged(self._database, project_id), plan, losses, mistrusted), losses)
 

@@ -12,7 +12,7 @@ from typing import Annotated
 from sqlalchemy import CheckConstraint, ForeignKey, Index, SmallInteger, String, UniqueConstraint
 from sqlalchemy.orm import Mapped, mapped_column
 
-from core.feedback.models import Base, Created, Id, Salt, Sha256, Word, Words, one_of
+from core.feedback.models import Base, Created, Id, Salt, Sha256, Word, Words, one_of, some
 
 ROLES = ("rater", "adjudicator", "maintainer")
 KINDS = ("rate", "compare", "correct")
@@ -91,7 +91,13 @@ class Item(Base):
     say how far it is, and are written over."""
 
     __tablename__ = "items"
-    __table_args__ = (UniqueConstraint("project_id", "place"), Index(None, "disputed"))
+    __table_args__ = (
+        UniqueConstraint("project_id", "place"),
+        Index(None, "project_id", "taken", "withdrawn_at", "place"),
+        Index("ix_items_disputed", "project_id", "place", **some("disputed IS NOT NULL")),
+        Index("ix_items_repeated", "project_id", **some("repeated", "repeated = 1")),
+        Index("ix_items_withdrawn", "project_id", **some("withdrawn_at IS NOT NULL")),
+    )
 
     id: Mapped[Id]
     project_id: Mapped[OfProject]
@@ -115,7 +121,7 @@ class Assignment(Base):
     __table_args__ = (
         UniqueConstraint("item_id", "user_id", "purpose", "occasion"),
         one_of("purpose", PURPOSES),
-        Index(None, "user_id", "project_id", "submitted_at"),
+        Index(None, "user_id", "project_id", "purpose", "submitted_at", "occasion"),
         Index(None, "project_id", "submitted_at", "leased_until"),
     )
 

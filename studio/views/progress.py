@@ -9,12 +9,12 @@ import streamlit as st
 
 from core.errors import UniMedError
 from core.feedback.agreement import bootstrapped, bradley_terry
+from core.feedback.columns import Columns, columns
 from core.feedback.export import COCO, LAYOUTS, described
-from core.feedback.judged import Judged, judged
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
 from core.feedback.rubric import SCALE
-from core.feedback.standing import contests, standings, table
+from core.feedback.standing import apart, contests, standings, table
 from studio import context
 
 
@@ -26,17 +26,28 @@ def show(person: Person) -> None:
         return
     chosen = st.selectbox("Project", list(projects), format_func=lambda one: projects[one].name)
     project = projects[chosen]
-    found = list(judged(context.store().database, chosen))
-    if not found:
+    criterion = None
+    if project.kind != "correct":
+        names = [criterion.name for criterion in project.rubric.criteria]
+        criterion = st.selectbox("Criterion", names, index=len(names) - 1)
+    newest, _ = context.store().log_head()
+    said = _said(chosen, criterion, newest)
+    if not len(said.value):
         st.info("Nothing is judged yet.")
         return
-    _raters(found)
-    if project.kind != "correct":
-        _agreement(project, found)
+    _raters(said)
+    if criterion is not None:
+        _agreement(project, said)
     _export(person, project)
 
 
-def _raters(found: list[Judged]) -> None:
+@st.cache_data(max_entries=8, show_spinner="Reading what was said")
+def _said(project_id: str, criterion: str | None, newest: int) -> Columns:
+    """What statistics need, until something new is logged."""
+    return columns(context.store().database, project_id, criterion)
+
+
+def _raters(said: Columns) -> None:
     st.subheader("Raters")
     rows = [
         {
@@ -47,16 +58,14 @@ def _raters(found: list[Judged]) -> None:
             "alike the second time": _percent(one.repeats),
             "cannot judge": _percent(one.unable),
         }
-        for one in standings(found)
+        for one in standings(said)
     ]
     st.dataframe(rows, hide_index=True)
 
 
-def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
+def _agreement(project: ProjectInfo, said: Columns) -> None:
     st.subheader("Agreement")
-    names = [criterion.name for criterion in project.rubric.criteria]
-    criterion = st.selectbox("Criterion", names, index=len(names) - 1)
-    raters, items, values = table(found, criterion)
+    raters, items, values = table(said)
     scored = project.kind == "rate"
     rows = [
         {
@@ -72,17 +81,17 @@ def _agreement(project: ProjectInfo, found: list[Judged]) -> None:
     st.dataframe(rows, hide_index=True)
     st.caption("Several statistics stand side by side because skewed scores pull them apart: look at all of them.")
     if not scored:
-        _strengths(found, criterion)
-    apart = [(item, column) for item, column in zip(items, values.T, strict=True) if _spread(column) >= 2]
-    if scored and apart:
-        with st.expander(f"Items on which raters lie two or more apart: {len(apart)}"):
-            lines = [{"item": item, **dict(zip(raters, column, strict=True))} for item, column in apart[:200]]
+        _strengths(said)
+    far = apart(values, 2) if scored else []
+    if len(far):
+        with st.expander(f"Items on which raters lie two or more apart: {len(far)}"):
+            lines = [{"item": items[n], **dict(zip(raters, values[:, n], strict=True))} for n in far[:200]]
             st.dataframe(lines, hide_index=True)
 
 
-def _strengths(found: list[Judged], criterion: str) -> None:
+def _strengths(said: Columns) -> None:
     """Who wins, where different versions were compared."""
-    models, *outcomes = contests(found, criterion)
+    models, *outcomes = contests(said)
     strengths = bradley_terry(*outcomes, seed=0) if len(models) > 1 else None
     if strengths is None or strengths.values is None:
         return
@@ -117,8 +126,3 @@ def _export(person: Person, project: ProjectInfo) -> None:
 
 def _percent(share: float | None) -> str:
     return "" if share is None else f"{share:.0%}"
-
-
-def _spread(column) -> float:
-    said = column[column == column]
-    return said.max() - said.min() if len(said) else 0.0

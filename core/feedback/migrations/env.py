@@ -1,7 +1,7 @@
 """What alembic runs: the migrations on the connection that the store has opened.
 
 A new migration is written with ``alembic -c core/feedback/migrations/alembic.ini -x url=sqlite:///FILE revision
---autogenerate --rev-id 0003 -m "what changes"`` in the root of the project, on a database that is at the last one.
+--autogenerate --rev-id 0004 -m "what changes"`` in the root of the project, on a database that is at the last one.
 """
 
 from alembic import context

@@ -26,8 +26,8 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0004"
-down_revision = "0003"
+revision = "0005"
+down_revision = "0004"
 
 
 def upgrade() -> None:
@@ -40,6 +40,11 @@ def upgrade() -> None:
 def downgrade() -> None:
     raise NotImplementedError
 """
+
+
+def str_of(index: dict) -> dict[str, str]:
+    """The options of an index: which rows it holds is an object, which is never the same."""
+    return {name: str(value) for name, value in index.get("dialect_options", {}).items()}
 
 
 def described(engine: sa.Engine) -> dict:
@@ -55,7 +60,7 @@ def described(engine: sa.Engine) -> dict:
             inspector.get_check_constraints(table),
             inspector.get_unique_constraints(table),
             inspector.get_foreign_keys(table),
-            inspector.get_indexes(table),
+            [index | {"dialect_options": str_of(index)} for index in inspector.get_indexes(table)],
             [inspector.get_pk_constraint(table)],
         ]
         found[table] = [sorted(columns), *(sorted(map(repr, part)) for part in parts)]

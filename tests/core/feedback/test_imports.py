@@ -15,9 +15,9 @@ from PIL import Image as PILImage
 
 from core.data.records import Message, PictureStore, Record, write_records
 from core.errors import AccessError, FeedbackError, UniMedError
+from core.feedback.columns import columns
 from core.feedback.files import opened
 from core.feedback.imports import IMPORTS
-from core.feedback.judged import judged
 from core.feedback.masks import brush, from_brush, from_run_lengths, polygon, run_lengths, unpacked
 from core.feedback.models import Base
 from core.feedback.projects import NewItem
@@ -264,7 +264,7 @@ def test_coco_masks_come_back_bit_for_bit(team: Team, tmp_path: Path) -> None:
     second = team.project(items=found.items, name="second")
     team.judge_all(team.raters[0], second)
     assert masks_of(exported(team, second, "coco", tmp_path / "again")) == out
-    (rater,) = standings(judged(team.store.database, first))
+    (rater,) = standings(columns(team.store.database, first, None))
     assert rater.gold == 0.0, "a corner is not what was to be marked"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 
 from core.feedback.standing import contests, standings, table
-from tests.core.feedback.said import DRAWN, OTHER, compared, image, one, rated, text
+from tests.core.feedback.said import DRAWN, OTHER, columns_of, compared, image, one, rated, text
 
 UNABLE = {"cannot_judge": "other"}
 
@@ -19,7 +19,7 @@ def test_each_rater_has_their_own_pace_and_rightness() -> None:
         rated(5, image(DRAWN), item="1", rater="rater-2"),
         rated(1, image(DRAWN), item="1", rater="judge", purpose="adjudicate"),
     ]  # fmt: skip
-    first, second = standings(found)
+    first, second = standings(columns_of(found, "overall"))
     assert (first.rater, first.done, first.seconds, first.unable) == ("rater-1", 5, 12.5, 0.2)
     assert first.gold == 0.5, "four is close to five, two is not"
     named = len(found[0].rubric["criteria"])
@@ -29,13 +29,16 @@ def test_each_rater_has_their_own_pace_and_rightness() -> None:
 
 def test_corrections_and_choices_are_right_or_not() -> None:
     written, chosen = {"text": "right"}, {"choices": {"overall": 1}}
-    found = [
+    corrected = [
         one("correct", {"text": "right", "spans": []}, text("wrong"), item="1", gold=written),
         one("correct", {"text": "wrong", "spans": []}, text("wrong"), item="2", gold=written),
+    ]
+    found = [
         compared(1, image(DRAWN), image(OTHER, "2"), item="3", gold=chosen),
         compared("tie", image(DRAWN), image(OTHER, "2"), item="4", gold=chosen),
     ]
-    assert [standing.gold for standing in standings(found)] == [0.5]
+    for of_kind in (corrected, found):
+        assert [standing.gold for standing in standings(columns_of(of_kind, "overall"))] == [0.5]
 
 
 def test_a_table_has_gaps_where_nothing_was_said() -> None:
@@ -44,7 +47,7 @@ def test_a_table_has_gaps_where_nothing_was_said() -> None:
         rated(3, image(DRAWN), item="b", rater="rater-2"), rated(5, image(DRAWN), item="b", answer=UNABLE),
         rated(1, image(DRAWN), item="a", occasion=1), rated(1, image(DRAWN), item="a", purpose="adjudicate"),
     ]  # fmt: skip
-    raters, items, values = table(found, "overall")
+    raters, items, values = table(columns_of(found, "overall"))
     assert (raters, items) == (["rater-1", "rater-2"], ["a", "b"])
     np.testing.assert_array_equal(values, [[4, np.nan], [2, 3]])
 
@@ -55,10 +58,10 @@ def test_who_wins_ties_and_counts_as_nothing() -> None:
         compared(1, *pair, item="1"), compared(1, *pair, item="1", rater="rater-2"), compared("tie", *pair, item="2"),
         compared("both_bad", *pair, item="3"), compared(0, image(DRAWN), image(OTHER), item="4"),
     ]  # fmt: skip
-    models, wins, ties = contests(found, "overall")
+    models, wins, ties = contests(columns_of(found, "overall"))
     assert models == ["model-1", "model-2"]
     assert wins.sum(axis=0).tolist() == [[0, 0], [2, 0]] and ties.sum(axis=0).tolist() == [[0, 1], [1, 0]]
     best_of_three = {"choices": {"overall": 2}, "ranking": [[2], [0], [1]]}
     three = one("compare", best_of_three, *(image(name * 64, name) for name in "123"))
-    models, wins, _ = contests([three], "overall")
+    models, wins, _ = contests(columns_of([three], "overall"))
     assert wins[0].tolist() == [[0, 0, 0], [0, 0, 0], [1, 1, 0]]

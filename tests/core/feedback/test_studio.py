@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
-from core.feedback.judged import judged
+from core.feedback.columns import columns
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan, Rubric
 from core.feedback.standing import standings
@@ -94,7 +94,7 @@ def test_a_judgement_becomes_the_gold_answer_also_of_another_project(team: Team,
     assert gold.gold == {name: value for name, value in answer_given.items() if name != "shown"}
     other = team.project(items=projects.gold_items(team.maintainer, project), name="checked")
     team.judge_all(team.raters[1], other, 1)
-    (standing,) = standings(judged(team.store.database, other))
+    (standing,) = standings(columns(team.store.database, other, None))
     assert standing.gold == 0
     with pytest.raises(FeedbackError, match="no such judgement"):
         projects.mark_gold(team.maintainer, "none")
