@@ -7,7 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from itertools import combinations, groupby, islice
 
-from sqlalchemy import Text, cast, func, insert, or_, select
+from sqlalchemy import Select, Text, cast, func, insert, or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
@@ -187,17 +187,11 @@ class Projects:
         by.need("maintainer")
         if source not in SOURCES:
             raise FeedbackError("Unknown source", value=source, remedy=f"Use one of {', '.join(SOURCES)}")
-        query = select(Response.id).join(Generation, Response.generation_id == Generation.id)
-        query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
-        query = query.outerjoin(Consent, func.coalesce(Response.consent_id, Generation.consent_id) == Consent.id)
-        query = query.where(Response.kind == kind, or_(Consent.id.is_(None), Consent.expires_at > utc_now()))
-        query = query.where(Response.author == ("person" if source == "corrections" else "model"))
+        query = _there(select(Response.id), kind, task, "person" if source == "corrections" else "model")
         if source == "demo":
             query = query.where(Generation.consent_id.is_not(None))
         elif source in ("runs", "imports"):
             query = query.where(Generation.consent_id.is_(None), is_import() if source == "imports" else ~is_import())
-        if task:
-            query = query.where(Generation.task == task)
         with self._database.reading() as session:
             return list(session.scalars(query.order_by(Generation.created_at.desc(), Response.place).limit(limit)))
 
@@ -213,10 +207,8 @@ class Projects:
         by.need("maintainer")
         request = Generation.task, Generation.prompt, cast(Generation.inputs, Text), Response.place
         newest = func.max(Generation.created_at).over(partition_by=request).label("newest")
-        query = select(Response.id, newest, *request).join(Generation, Response.generation_id == Generation.id)
-        query = query.where(Response.author == "model", Response.kind == kind, cast(Generation.inputs, Text) != "[]")
-        if task:
-            query = query.where(Generation.task == task)
+        query = _there(select(Response.id, newest, *request), kind, task, "model")
+        query = query.where(cast(Generation.inputs, Text) != "[]")
         query = query.order_by(newest.desc(), *request, Generation.created_at, Response.id)
         query = query.execution_options(yield_per=BATCH)
         with self._database.reading() as session, session.execute(query) as rows:
@@ -274,6 +266,16 @@ class Projects:
             if project is None:
                 raise _unseen()
             return _info(session, project)
+
+
+def _there(query: Select, kind: str, task: str, author: str) -> Select:
+    """Restricts a query of responses to those that may be judged, of a kind and perhaps a task."""
+    query = query.join(Generation, Response.generation_id == Generation.id)
+    query = query.join(ModelVersion, Generation.model_version_id == ModelVersion.id)
+    query = query.outerjoin(Consent, func.coalesce(Response.consent_id, Generation.consent_id) == Consent.id)
+    query = query.where(Response.kind == kind, or_(Consent.id.is_(None), Consent.expires_at > utc_now()))
+    query = query.where(Response.author == author)
+    return query.where(Generation.task == task) if task else query
 
 
 def need_part(

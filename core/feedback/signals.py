@@ -31,17 +31,14 @@ from dataclasses import asdict, dataclass
 from itertools import combinations, groupby
 from statistics import fmean
 
-from core.feedback.answers import disputed
+from core.feedback.answers import BAD, GOOD, OVERALL, disputed
 from core.feedback.judged import Judged, Output
-from core.feedback.rubric import OVERALL, Plan
+from core.feedback.leaving import Losses
+from core.feedback.rubric import Plan
 
-GOOD, BAD = 4.0, 2.0
-"""Mean overall scores from which an output is good, and up to which it is bad; between them it is neither."""
 MARGIN = 1.0
+"""Mean overall scores that lie so far apart make a pair."""
 SFT, PAIR, UNPAIRED = "sft", "pair", "unpaired"
-
-Losses = Counter[str]
-"""What was left out, by the reason."""
 
 
 @dataclass(frozen=True)
@@ -160,7 +157,7 @@ def _winner(answer: dict, first: int, second: int) -> int | None:
     rank = {index: place for place, group in enumerate(answer["ranking"]) for index in group}
     if rank:
         return None if rank[first] == rank[second] else min(first, second, key=rank.get)
-    choice = answer["choices"].get(OVERALL.name)
+    choice = answer["choices"].get(OVERALL)
     return choice if choice in (first, second) and not isinstance(choice, str) else None
 
 
@@ -188,7 +185,7 @@ def _apart(rated: list[tuple[float, Settled]]) -> Iterator[Signal]:
 
 
 def _overall(item: Settled) -> float | None:
-    scores = [one.answer["scores"].get(OVERALL.name) for one in item.said]
+    scores = [one.answer["scores"].get(OVERALL) for one in item.said]
     return None if None in scores else fmean(scores)
 
 

@@ -20,10 +20,11 @@ from core.feedback import audit, runs
 from core.feedback.columns import columns
 from core.feedback.database import Database
 from core.feedback.judged import judged
+from core.feedback.leaving import Losses
 from core.feedback.models import ModelVersion, new_id
 from core.feedback.people import Person
 from core.feedback.rubric import Plan
-from core.feedback.signals import Losses, Signal, settled, signals
+from core.feedback.signals import Signal, settled, signals
 from core.feedback.standing import standings
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, SnapshotSignal, Training
 

@@ -5,8 +5,9 @@ from __future__ import annotations
 import streamlit as st
 
 from core.errors import UniMedError
+from core.feedback.imports import IMPORTS
 from core.feedback.people import Person
-from core.feedback.projects import NewItem, ProjectInfo
+from core.feedback.projects import SOURCES, NewItem, ProjectInfo
 from core.feedback.rubric import DESIGNS, RUBRICS, Plan, Rubric
 from core.feedback.studio_models import KINDS, PURPOSES
 from studio import context
@@ -16,6 +17,19 @@ QUESTIONS = {
     "compare": "Compare outputs of one request",
     "correct": "Correct a text",
 }
+FILES = "files"
+ORIGINS = {
+    "models": "All that models have made and that was imported",
+    "demo": "What visitors of the demo have kept",
+    "runs": "What maintainers ran",
+    "imports": "What was imported before",
+    "corrections": "Corrections by visitors of the demo",
+    FILES: "Files of mine",
+}
+FILE_KINDS = {
+    "folder": "Pictures or DICOM", "records": "Records (JSONL)", "label_studio": "Label Studio's tasks",
+    "coco": "COCO: images with polygons or masks",
+}  # fmt: skip
 WAYS = {
     "open": "Open: an item goes to whoever is free",
     "crossed": "Fully crossed: everybody rates everything",
@@ -28,6 +42,8 @@ def show(person: Person) -> None:
     found = context.store().projects.of(person)
     if not found:
         st.info("There is no project yet. Make the first one below.")
+    for line in st.session_state.pop("left out", []):
+        st.warning(line)
     for project in found:
         with st.expander(f"{project.name} – {QUESTIONS[project.kind].lower()}, {project.items} items, {project.state}"):
             _one(person, project)
@@ -72,13 +88,21 @@ def _new(person: Person, there: list[ProjectInfo]) -> None:
     first, second = st.columns(2)
     kind = first.selectbox("What is asked", KINDS, format_func=QUESTIONS.get)
     rubric = _rubric(second, kind)
+    source = st.selectbox(
+        "What is judged", [*(SOURCES if kind == "rate" else SOURCES[:1]), FILES], format_func=ORIGINS.get
+    )
     try:
-        found = _outputs(person, kind)
-        st.write(f"{len(found)} items." if found else "There are no such outputs in the store.")
+        if source == FILES:
+            files, found = _files(), []
+        else:
+            files, found = None, _outputs(person, kind, source)
+            st.write(f"{len(found)} items." if found else "There are no such outputs in the store.")
         found += _gold(person, kind, there)
         plan, repeats = _plan()
-        if not st.button("Make it", type="primary", disabled=not found):
+        if not st.button("Make it", type="primary", disabled=not (found or files)):
             return
+        if files:
+            found += _imported(person, files, kind, rubric)
         every = round(100 / repeats) if repeats else 0
         items = [NewItem(i.response_ids, i.gold, bool(every) and n % every == 0) for n, i in enumerate(found)]
         project_id = context.store().projects.make(person, name, kind, rubric, plan)
@@ -86,6 +110,22 @@ def _new(person: Person, there: list[ProjectInfo]) -> None:
         st.rerun()
     except UniMedError as error:
         context.problem(error)
+
+
+def _files() -> tuple[str, list] | None:
+    """What a browser sends, and what it is."""
+    kind = st.selectbox("Which files are they", IMPORTS, format_func=FILE_KINDS.get)
+    sent = st.file_uploader("Files, or a zip of them", accept_multiple_files=True)
+    return (kind, sent) if sent else None
+
+
+def _imported(person: Person, files: tuple[str, list], asks: str, rubric: Rubric) -> list[NewItem]:
+    kind, sent = files
+    contents = {file.name: file.getvalue() for file in sent}
+    imported = context.store().imports.read(person, kind, contents, asks=asks, rubric=rubric)
+    if imported.losses:
+        st.session_state["left out"] = imported.lines()
+    return imported.items
 
 
 def _rubric(place: st.delta_generator.DeltaGenerator, kind: str) -> Rubric:
@@ -96,8 +136,8 @@ def _rubric(place: st.delta_generator.DeltaGenerator, kind: str) -> Rubric:
     return Rubric(tuple(c for c in whole.criteria if c.name in asked), whole.defects, whole.errors)
 
 
-def _outputs(person: Person, kind: str) -> list[NewItem]:
-    """What is to be judged, out of all that models have made."""
+def _outputs(person: Person, kind: str, source: str) -> list[NewItem]:
+    """What is to be judged, out of all that is in the store."""
     projects, columns = context.store().projects, st.columns(3)
     of = "text" if kind == "correct" else columns[0].selectbox("Outputs", ["image", "text"])
     task = columns[1].text_input("Only of the task", placeholder="for example super_resolution").strip()
@@ -105,7 +145,7 @@ def _outputs(person: Person, kind: str) -> list[NewItem]:
     if kind == "compare":
         size = int(columns[0].number_input("Outputs to compare", 2, 8, 2, help="Of one request, blind and mixed."))
         return [NewItem(group) for group in projects.groups(person, of, task, size, count)]
-    return [NewItem((one,)) for one in projects.responses(person, of, task, count)]
+    return [NewItem((one,)) for one in projects.responses(person, of, task, count, source)]
 
 
 def _gold(person: Person, kind: str, there: list[ProjectInfo]) -> list[NewItem]:
