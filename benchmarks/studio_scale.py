@@ -29,11 +29,11 @@ import sqlalchemy as sa
 from benchmarks.studio_fill import CRITERION, fill
 from core.config import ROOT
 from core.feedback.agreement import bootstrapped
-from core.feedback.columns import columns
+from core.feedback.columns import by_day, columns
 from core.feedback.judged import judged
 from core.feedback.people import Person
 from core.feedback.rubric import PROMPT, SCALE
-from core.feedback.standing import apart, standings, table
+from core.feedback.standing import spread, standings, table
 from core.feedback.studio import StudioStore
 
 RESULTS = Path(__file__).parent / "results"
@@ -77,7 +77,8 @@ def page(store: StudioStore, project_id: str) -> float:
     said = columns(store.database, project_id, CRITERION)
     standings(said)
     _, _, values = table(said)
-    apart(values, 2)
+    spread(values, SCALE)
+    by_day(store.database, project_id)
     return bootstrapped(values, ordered=True, categories=SCALE)[1].value
 
 

@@ -18,13 +18,16 @@ from core.feedback.studio import StudioStore
 from studio.server import COOKIE
 
 NEEDED = ("/_stcore/health", "/_stcore/host-config", "/_stcore/stream")
-"""All that the pages need of Streamlit's inner addresses. The others count sessions, take files from anybody and let
-programs drive the pages."""
-FILES = "/media/"
-"""Where exports are fetched: a name that cannot be guessed, but that works for whoever has seen it."""
+"""All that everybody's pages need of Streamlit's inner addresses. The others count sessions, take files from anybody and
+let programs drive the pages."""
+FILES = ("/media/", "/_stcore/upload_file/")
+"""Where maintainers fetch exports and send what is imported: names that cannot be guessed, but that work for whoever has
+seen them."""
 UNDERSTOOD = ("rerun_script", "stop_script", "app_heartbeat")
 """What a browser says to a page. Streamlit also answers, without asking who it is, which files of the program's
 repository were changed, empties its cache, and writes files."""
+UPLOAD = "file_urls_request"
+"""What a maintainer's browser says as well, before it sends a file."""
 TOLD = {
     "Content-Security-Policy": "frame-ancestors 'none'",
     "Cross-Origin-Resource-Policy": "same-origin",
@@ -48,15 +51,17 @@ class Guard:
         if scope["type"] == "websocket":
             if refused:
                 return await send({"type": "websocket.close", "code": 1008})
-            return await self._app(scope, _understood(receive), send)
+            more = (UPLOAD,) if await self._is_maintainer(connection) else ()
+            return await self._app(scope, _understood(receive, (*UNDERSTOOD, *more, None)), send)
         await (PlainTextResponse("Not found", 404) if refused else self._app)(scope, receive, _told(send))
 
     async def _may_ask(self, connection: HTTPConnection) -> bool:
         path = connection.scope["path"]
-        if path.startswith("/_stcore/"):
-            return path in NEEDED
-        if not path.startswith(FILES):
-            return True
+        if path.startswith(FILES):
+            return await self._is_maintainer(connection)
+        return path in NEEDED or not path.startswith("/_stcore/")
+
+    async def _is_maintainer(self, connection: HTTPConnection) -> bool:
         token = connection.cookies.get(COOKIE, "")
         person = await run_in_threadpool(self._store.people.of_token, token) if token else None
         return person is not None and person.role == "maintainer"
@@ -70,14 +75,14 @@ def _is_own_origin(connection: HTTPConnection) -> bool:
     return own or origin in st.get_option("server.corsAllowedOrigins")
 
 
-def _understood(receive: Receive) -> Receive:
+def _understood(receive: Receive, kinds: tuple[str | None, ...]) -> Receive:
     """Drops what no page of ours says."""
 
     async def received() -> Message:
         while True:
             message = await receive()
             try:
-                if BackMsg.FromString(message.get("bytes") or b"").WhichOneof("type") in (*UNDERSTOOD, None):
+                if BackMsg.FromString(message.get("bytes") or b"").WhichOneof("type") in kinds:
                     return message
             except DecodeError:
                 return message  # Streamlit closes the connection

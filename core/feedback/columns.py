@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from itertools import islice
 
 import numpy as np
-from sqlalchemy import ColumnElement, Select, null, select
+from sqlalchemy import ColumnElement, Select, String, cast, func, null, select
 from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
@@ -85,6 +85,17 @@ def columns(database: Database, project_id: str, criterion: str | None) -> Colum
     value = np.where(rows[:, 5] > 0, np.nan, rows[:, 6])
     return Columns(names, items, rater, item, rows[:, 2].astype(int), value, rows[:, 4], rows[:, 5] > 0, gold, repeats,
                    models, sides)  # fmt: skip
+
+
+def by_day(database: Database, project_id: str) -> dict[str, int]:
+    """Judgements of each day (UTC), revisions not counted."""
+    at = SAID.created_at if database.is_sqlite else func.timezone("UTC", SAID.created_at)
+    day = cast(func.date(at, type_=String), String)
+    query = (
+        select(day, func.count()).where(SAID.project_id == project_id, SAID.version == 1).group_by(day).order_by(day)
+    )
+    with database.reading() as session:
+        return {str(one): count for one, count in session.execute(query)}
 
 
 class _People(dict):

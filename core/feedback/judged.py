@@ -92,6 +92,30 @@ def unjudged(database: Database, project_id: str) -> int:
         return session.scalar(select(func.count()).where(*there, Item.id.not_in(judged_ones)))
 
 
+def judged_item(database: Database, project_id: str, item_id: str) -> list[Judged]:
+    """The judgements of one item that count."""
+    with database.reading() as session:
+        query = select(Item).where(Item.id == item_id, Item.project_id == project_id, Item.withdrawn_at.is_(None))
+        return list(_batch(session, session.get_one(Project, project_id), list(session.scalars(query))))
+
+
+def disputes(database: Database, project_id: str, limit: int) -> tuple[int, list[tuple[int, str, str]]]:
+    """How many items call for an adjudicator, and place, id and reason of the first of them."""
+    query = select(Item.place, Item.id, Item.disputed).where(
+        Item.project_id == project_id, Item.withdrawn_at.is_(None), Item.disputed.is_not(None)
+    )  # fmt: skip
+    with database.reading() as session:
+        count = session.scalar(select(func.count()).select_from(query.subquery()))
+        return count, [tuple(row) for row in session.execute(query.order_by(Item.place).limit(limit))]
+
+
+def item_at(database: Database, project_id: str, place: int) -> str | None:
+    """The item at a place; None where it is not there, or was withdrawn."""
+    query = select(Item.id).where(Item.project_id == project_id, Item.place == place, Item.withdrawn_at.is_(None))
+    with database.reading() as session:
+        return session.scalar(query)
+
+
 def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:
     outputs = _outputs(session, [one for item in items for one in item.response_ids])
     newest: dict[str, dict[str, Row]] = {item.id: {} for item in items}

@@ -75,8 +75,7 @@ def contests(said: Columns) -> tuple[list[str], np.ndarray, np.ndarray]:
     return models, wins, ties
 
 
-def apart(values: np.ndarray, least: float) -> np.ndarray:
-    """The columns of a table, as indices, in which ratings lie so far apart; those farthest apart first."""
-    highest, lowest = np.nanmax(values, axis=0, initial=-np.inf), np.nanmin(values, axis=0, initial=np.inf)
-    spread = highest - lowest
-    return np.flatnonzero(spread >= least)[np.argsort(-spread[spread >= least], kind="stable")]
+def spread(values: np.ndarray, categories: tuple[int, ...]) -> np.ndarray:
+    """How often each rater has given each value, as shares: of shape (raters, categories)."""
+    counts = np.stack([(values == one).sum(axis=1) for one in categories], axis=1)
+    return counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
