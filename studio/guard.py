@@ -18,11 +18,11 @@ from core.feedback.studio import StudioStore
 from studio.server import COOKIE
 
 NEEDED = ("/_stcore/health", "/_stcore/host-config", "/_stcore/stream")
-"""All that everybody's pages need of Streamlit's inner addresses. The others count sessions, take files from anybody and
-let programs drive the pages."""
+"""All that everybody's pages need of Streamlit's inner addresses. The others count sessions, take files from anybody
+and let programs drive the pages."""
 FILES = ("/media/", "/_stcore/upload_file/")
-"""Where maintainers fetch exports and send what is imported: names that cannot be guessed, but that work for whoever has
-seen them."""
+"""Where maintainers fetch exports and send what is imported: names that cannot be guessed, but that work for whoever
+has seen them."""
 UNDERSTOOD = ("rerun_script", "stop_script", "app_heartbeat")
 """What a browser says to a page. Streamlit also answers, without asking who it is, which files of the program's
 repository were changed, empties its cache, and writes files."""

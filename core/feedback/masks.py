@@ -36,9 +36,10 @@ def rasterised(region: dict, width: int, height: int) -> np.ndarray:
     return np.asarray(canvas)
 
 
-def marked(answer: dict, width: int, height: int, label: str) -> np.ndarray:
-    """All that an answer marks as something."""
-    masks = [rasterised(region, width, height) for region in answer["regions"] if region["label"] == label]
+def marked(answer: dict, width: int, height: int, label: str | None = None) -> np.ndarray:
+    """All that an answer marks, or marks as something."""
+    regions = [region for region in answer.get("regions", []) if label in (None, region["label"])]
+    masks = [rasterised(region, width, height) for region in regions]
     return np.any(masks, axis=0) if masks else np.zeros((height, width), bool)
 
 

@@ -6,12 +6,11 @@ import random
 from dataclasses import dataclass
 from itertools import combinations
 
-import numpy as np
 from sqlalchemy import select
 
 from core.feedback.database import Database
 from core.feedback.judged import Judged, judged_item
-from core.feedback.layouts import rasterised
+from core.feedback.masks import dice, marked
 from core.feedback.studio_models import Item, Judgement
 
 MOST_ITEMS = 500
@@ -37,12 +36,6 @@ class RegionAgreement:
     marked: int
 
 
-def dice(a: np.ndarray, b: np.ndarray) -> float:
-    """Of two masks: twice what they share over what they hold; NaN where both are empty."""
-    held = int(a.sum()) + int(b.sum())
-    return 2 * int((a & b).sum()) / held if held else float("nan")
-
-
 def region_agreement(database: Database, project_id: str, most: int = MOST_ITEMS, seed: int = 0) -> RegionAgreement:
     """Of first judgements in which the item could be judged.
 
@@ -55,29 +48,19 @@ def region_agreement(database: Database, project_id: str, most: int = MOST_ITEMS
         Judgement.withdrawn_at.is_(None), Item.withdrawn_at.is_(None), regions.is_not(None), regions != "[]",
     )  # fmt: skip
     with database.reading() as session:
-        marked = sorted(session.scalars(query))
-    looked = marked if len(marked) <= most else random.Random(seed).sample(marked, most)
+        of_marked = sorted(session.scalars(query))
+    looked = of_marked if len(of_marked) <= most else random.Random(seed).sample(of_marked, most)
     found = [pair for item in looked for pair in _pairs(judged_item(database, project_id, item))]
     alone = [one for one, _ in found]
     both = [one for one, of_both in found if of_both]
-    return RegionAgreement(_mean(alone), len(alone), _mean(both), len(both), len(looked), len(marked))
-
-
-def mask(one: Judged) -> np.ndarray | None:
-    """What somebody has marked on an image; None where it has no size."""
-    output = one.outputs[0]
-    if not output.width or not output.height:
-        return None
-    marked = np.zeros((output.height, output.width), bool)
-    for region in one.answer.get("regions", []):
-        marked |= rasterised(region, output.width, output.height)
-    return marked
+    return RegionAgreement(_mean(alone), len(alone), _mean(both), len(both), len(looked), len(of_marked))
 
 
 def _pairs(said: list[Judged]) -> list[tuple[float, bool]]:
     """Dice of each pair of raters, and whether both have marked something."""
     able = [one for one in said if one.purpose == "judge" and not one.occasion and one.answer["cannot_judge"] is None]
-    masks = [marked for one in able if (marked := mask(one)) is not None]
+    sized = [one for one in able if one.outputs[0].width]
+    masks = [marked(one.answer, one.outputs[0].width, one.outputs[0].height) for one in sized]
     return [(dice(a, b), bool(a.any() and b.any())) for a, b in combinations(masks, 2) if a.any() or b.any()]
 
 

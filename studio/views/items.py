@@ -10,8 +10,9 @@ from PIL import Image as PILImage
 
 from core.errors import UniMedError
 from core.feedback.judged import Judged, Output, disputes, item_at, judged_item
+from core.feedback.masks import marked
+from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
-from core.feedback.regions import mask
 from studio import context
 
 MOST = 200
@@ -19,7 +20,7 @@ COLOURS = ((13, 148, 136), (217, 119, 6), (124, 58, 237), (220, 38, 38), (37, 99
 """Of the raters' marks."""
 
 
-def show(project: ProjectInfo) -> None:
+def show(person: Person, project: ProjectInfo) -> None:
     """From what raters disagree on, or from any number, to the item."""
     st.subheader("Items")
     database = context.store().database
@@ -47,6 +48,8 @@ def show(project: ProjectInfo) -> None:
     _request(said[0].outputs[0])
     _outputs(said)
     _ratings(said)
+    _gold(person, said)
+    _visitors(person, said)
 
 
 def _request(output: Output) -> None:
@@ -67,12 +70,12 @@ def _outputs(said: list[Judged]) -> None:
                 _words(output.text)
             else:
                 _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n}, made by a model")
-    marked = [one for one in said if one.answer.get("regions") and outputs[0].sha256]
-    if marked:
-        _marks(outputs[0], marked)
+    with_marks = [one for one in said if one.answer.get("regions") and outputs[0].width]
+    if with_marks:
+        _marks(outputs[0], with_marks)
 
 
-def _marks(output: Output, marked: list[Judged]) -> None:
+def _marks(output: Output, said: list[Judged]) -> None:
     """The picture with what each rater has marked, in their colours."""
     try:
         pixels = np.asarray(context.store().blobs.read(output.sha256), float)
@@ -80,10 +83,9 @@ def _marks(output: Output, marked: list[Judged]) -> None:
         context.problem(error)
         return
     names = []
-    for n, one in enumerate(marked):
-        region, colour = mask(one), COLOURS[n % len(COLOURS)]
-        if region is not None:
-            pixels = np.where(region[..., None], 0.55 * pixels + 0.45 * np.array(colour), pixels)
+    for n, one in enumerate(said):
+        region, colour = marked(one.answer, output.width, output.height), COLOURS[n % len(COLOURS)]
+        pixels = np.where(region[..., None], 0.55 * pixels + 0.45 * np.array(colour), pixels)
         labels = ", ".join(sorted({region["label"] for region in one.answer["regions"]}))
         names.append(f"<span style='color: rgb{colour}'>■</span> {escape(_name(one))}: {escape(labels)}")
     picture, legend = st.columns(2)
@@ -120,6 +122,35 @@ def _table(said: list[Judged]) -> None:
         }  # fmt: skip
         rows.append(row)
     st.dataframe(rows, hide_index=True)
+
+
+def _gold(person: Person, said: list[Judged]) -> None:
+    """Choosing the answer that is known to be right."""
+    able = {one.id: _name(one) for one in said if one.answer["cannot_judge"] is None}
+    known = "It has a gold answer." if said[0].gold is not None else "It has no gold answer yet."
+    chosen = st.selectbox(f"{known} Take that of", list(able), None, format_func=able.get, key=f"gold-{said[0].item}",
+                          help="By it raters are checked, here and in projects that take over gold items.")  # fmt: skip
+    if chosen and st.button("Take it as the gold answer"):
+        try:
+            context.store().projects.mark_gold(person, chosen)
+            st.rerun()
+        except UniMedError as error:
+            context.problem(error)
+
+
+def _visitors(person: Person, said: list[Judged]) -> None:
+    """What visitors of the demo said of the same output, and whether it counts."""
+    trust, ground = context.store().trust, said[-1].id
+    for one in trust.about(person, ground):
+        st.markdown("**What a visitor said**")
+        _words(f"{one.what}{f' – {one.comment}' if one.comment else ''} ({one.trust})")
+        for column, verdict in zip(st.columns(4), ("confirmed", "rejected"), strict=False):
+            if column.button(verdict.capitalize(), key=f"{verdict}-{one.id}", disabled=one.trust == verdict):
+                try:
+                    trust.decide(person, one.table, one.id, verdict, ground)
+                    st.rerun()
+                except UniMedError as error:
+                    context.problem(error)
 
 
 def _name(one: Judged) -> str:

@@ -64,7 +64,7 @@ def show(person: Person) -> None:
         _agreement(project, found)
     if project.kind == "rate" and project.rubric.defects:
         _regions(chosen, newest)
-    items.show(project)
+    items.show(person, project)
     _export(person, project)
 
 
