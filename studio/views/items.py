@@ -66,7 +66,7 @@ def _outputs(said: list[Judged]) -> None:
             if output.kind == "text":
                 _words(output.text)
             else:
-                _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n}, made by a model")
+                _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n + 1}, made by a model")
     marked = [one for one in said if one.answer.get("regions") and outputs[0].sha256]
     if marked:
         _marks(outputs[0], marked)
@@ -106,10 +106,10 @@ def _table(said: list[Judged]) -> None:
     rows = []
     for one in said:
         answer = one.answer
-        values = answer.get("scores") or {name: str(choice) for name, choice in answer.get("choices", {}).items()}
+        values = answer.get("scores") or {name: _choice(of) for name, of in answer.get("choices", {}).items()}
         row = {"who": _name(one), **values}
         if answer.get("ranking"):
-            row["ranking"] = " > ".join(" = ".join(map(str, group)) for group in answer["ranking"])
+            row["ranking"] = " > ".join(" = ".join(str(n + 1) for n in group) for group in answer["ranking"])
         if answer.get("text") is not None:
             row["text"] = answer["text"]
         if answer.get("spans"):
@@ -120,6 +120,10 @@ def _table(said: list[Judged]) -> None:
         }  # fmt: skip
         rows.append(row)
     st.dataframe(rows, hide_index=True)
+
+
+def _choice(choice: int | str) -> str:
+    return choice.replace("_", " ") if isinstance(choice, str) else f"output {choice + 1}"
 
 
 def _name(one: Judged) -> str:
