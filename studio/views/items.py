@@ -87,7 +87,9 @@ def _marks(output: Output, marked: list[Judged]) -> None:
         labels = ", ".join(sorted({region["label"] for region in one.answer["regions"]}))
         names.append(f"<span style='color: rgb{colour}'>■</span> {escape(_name(one))}: {escape(labels)}")
     picture, legend = st.columns(2)
-    picture.image(PILImage.fromarray(pixels.astype(np.uint8)), caption="What was marked", width=320)
+    picture.image(
+        PILImage.fromarray(pixels.astype(np.uint8)), caption="What was marked", alt="What was marked", width=320
+    )
     legend.html("<br>".join(names))
 
 
@@ -137,6 +139,6 @@ def _words(text: str) -> None:
 
 def _picture(sha256: str, caption: str) -> None:
     try:
-        st.image(context.store().blobs.read(sha256), caption=caption)
+        st.image(context.store().blobs.read(sha256), caption=caption, alt=caption)
     except UniMedError as error:
         context.problem(error)

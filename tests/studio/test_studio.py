@@ -115,7 +115,7 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     expect(page.get_by_role("heading", name=f"Item 1 of {OUTPUTS}")).to_be_visible()
     expect(page.get_by_text("What raters said")).to_be_visible()
     expect(page.get_by_text("Adjudication", exact=True)).to_be_visible()
-    expect(page.get_by_role("img", name="0").first).to_be_visible()
+    expect(page.get_by_role("img", name="Given").first).to_be_visible()
     assert "rita" not in page.content() and "ralf" not in page.content()
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
     page.get_by_label("Layout").fill("label_studio")
