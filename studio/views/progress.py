@@ -138,7 +138,7 @@ def _agreement(project: ProjectInfo, found: Figures) -> None:
     number = st.column_config.NumberColumn(format="%.3f")
     st.dataframe(rows, hide_index=True, column_config={"value": number})
     _forest(found.agreement)
-    st.caption(
+    st.write(
         "Several statistics stand side by side because skewed scores pull them apart: look at all of them. Intervals: "
         "percentile bootstrap, 1,000 draws of whole items; items with equal ratings are drawn together."
     )
