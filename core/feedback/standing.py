@@ -30,6 +30,8 @@ class RaterStanding:
 
 def standings(said: Columns) -> list[RaterStanding]:
     """Of the raters of a project, who has done most first."""
+    if not said.rater.size:
+        return []
     order = np.argsort(said.rater, kind="stable")
     raters, starts = np.unique(said.rater[order], return_index=True)
     seconds, unable = (np.split(of[order], starts[1:]) for of in (said.seconds, said.unable))

@@ -69,7 +69,7 @@ def _outputs(said: list[Judged]) -> None:
             if output.kind == "text":
                 _words(output.text)
             else:
-                _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n}, made by a model")
+                _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n + 1}, made by a model")
     with_marks = [one for one in said if one.answer.get("regions") and outputs[0].width]
     if with_marks:
         _marks(outputs[0], with_marks)
@@ -89,7 +89,9 @@ def _marks(output: Output, said: list[Judged]) -> None:
         labels = ", ".join(sorted({region["label"] for region in one.answer["regions"]}))
         names.append(f"<span style='color: rgb{colour}'>■</span> {escape(_name(one))}: {escape(labels)}")
     picture, legend = st.columns(2)
-    picture.image(PILImage.fromarray(pixels.astype(np.uint8)), caption="What was marked", width=320)
+    picture.image(
+        PILImage.fromarray(pixels.astype(np.uint8)), caption="What was marked", alt="What was marked", width=320
+    )
     legend.html("<br>".join(names))
 
 
@@ -108,10 +110,10 @@ def _table(said: list[Judged]) -> None:
     rows = []
     for one in said:
         answer = one.answer
-        values = answer.get("scores") or {name: str(choice) for name, choice in answer.get("choices", {}).items()}
+        values = answer.get("scores") or {name: _choice(of) for name, of in answer.get("choices", {}).items()}
         row = {"who": _name(one), **values}
         if answer.get("ranking"):
-            row["ranking"] = " > ".join(" = ".join(map(str, group)) for group in answer["ranking"])
+            row["ranking"] = " > ".join(" = ".join(str(n + 1) for n in group) for group in answer["ranking"])
         if answer.get("text") is not None:
             row["text"] = answer["text"]
         if answer.get("spans"):
@@ -153,6 +155,10 @@ def _visitors(person: Person, said: list[Judged]) -> None:
                     context.problem(error)
 
 
+def _choice(choice: int | str) -> str:
+    return choice.replace("_", " ") if isinstance(choice, str) else f"output {choice + 1}"
+
+
 def _name(one: Judged) -> str:
     who = "adjudicator" if one.purpose == "adjudicate" else one.rater
     return f"{who}, the second time" if one.occasion else who
@@ -164,6 +170,6 @@ def _words(text: str) -> None:
 
 def _picture(sha256: str, caption: str) -> None:
     try:
-        st.image(context.store().blobs.read(sha256), caption=caption)
+        st.image(context.store().blobs.read(sha256), caption=caption, alt=caption)
     except UniMedError as error:
         context.problem(error)

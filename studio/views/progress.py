@@ -23,7 +23,13 @@ from studio.views import items
 FOREST = {
     "mark": {"type": "point", "filled": True, "size": 70, "color": "#0f766e"},
     "encoding": {
-        "y": {"field": "statistic", "type": "nominal", "sort": None, "title": None, "axis": {"labelLimit": 160}},
+        "y": {
+            "field": "statistic",
+            "type": "nominal",
+            "sort": None,
+            "title": None,
+            "axis": {"labelLimit": 160, "labelOverlap": False},
+        },
         "x": {"field": "value", "type": "quantitative", "title": "value, with its 95% interval"},
     },
 }
@@ -115,8 +121,8 @@ def _raters(found: Figures) -> None:
 
 def _agreement(project: ProjectInfo, found: Figures) -> None:
     st.subheader("Agreement")
-    if not found.agreement:
-        st.info("Nobody could judge anything on this criterion yet.")
+    if all(one.value is None for one in found.agreement):
+        st.info("There is no agreement to speak of yet: it takes two raters who have judged the same items.")
         return
     rows = [
         {
@@ -132,7 +138,7 @@ def _agreement(project: ProjectInfo, found: Figures) -> None:
     number = st.column_config.NumberColumn(format="%.3f")
     st.dataframe(rows, hide_index=True, column_config={"value": number})
     _forest(found.agreement)
-    st.caption(
+    st.write(
         "Several statistics stand side by side because skewed scores pull them apart: look at all of them. Intervals: "
         "percentile bootstrap, 1,000 draws of whole items; items with equal ratings are drawn together."
     )
@@ -152,7 +158,7 @@ def _forest(agreement: list[Agreement]) -> None:
     line = {"mark": {"type": "rule", "size": 2, "color": "#0f766e"}, "encoding": {
         **FOREST["encoding"], "x": {**FOREST["encoding"]["x"], "field": "low"}, "x2": {"field": "high"},
     }}  # fmt: skip
-    st.vega_lite_chart(rows, {"layer": [line, FOREST], "height": 34 * len(rows)})
+    st.vega_lite_chart(rows, {"layer": [line, FOREST], "height": 34 * len(rows) + 40})
 
 
 def _strengths(found: Figures) -> None:

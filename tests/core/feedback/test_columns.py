@@ -6,10 +6,11 @@ from dataclasses import fields
 
 import numpy as np
 
-from core.feedback.columns import columns
+from core.feedback.columns import by_day, columns
 from core.feedback.judged import judged
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
+from core.feedback.standing import standings, table
 from tests.core.feedback.said import columns_of
 from tests.core.feedback.team import MODEL, OTHER, Clock, Team, answer
 
@@ -63,6 +64,9 @@ def test_choices_ties_and_who_made_which_side(team: Team) -> None:
 
 def test_a_project_of_corrections_has_no_values(team: Team) -> None:
     project = team.project("correct", count=2)
-    assert columns(team.store.database, project, None).raters == []
+    nothing = columns(team.store.database, project, None)
+    assert nothing.raters == standings(nothing) == [] and table(nothing)[2].shape == (0, 0)
+    assert by_day(team.store.database, project) == {}
     team.judge_all(team.raters[0], project)
     same(team, project, "nothing is asked")
+    assert list(by_day(team.store.database, project).values()) == [2]
