@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 from pathlib import Path
 
@@ -50,6 +51,15 @@ def test_a_drawn_picture_says_so_even_where_it_was_stored_as_a_plain_one(tmp_pat
     with PILImage.open(blobs.path(sha256)) as file:
         assert file.info == {"Comment": NOTICE}
     assert blobs.read(sha256).tobytes() == picture(1).pixels.tobytes()
+
+
+def test_a_bare_picture_does_not_say_that_it_was_drawn(tmp_path: Path) -> None:
+    plain, drawn = Blobs(tmp_path / "plain"), Blobs(tmp_path / "drawn")
+    sha256 = plain.put(picture(1))
+    drawn.put(picture(1, generated=True))
+    assert drawn.bare(sha256) == plain.bare(sha256)
+    with PILImage.open(io.BytesIO(drawn.bare(sha256))) as file:
+        assert file.info == {} and file.tobytes() == picture(1).pixels.tobytes()
 
 
 def test_a_file_that_changed_is_not_taken_for_the_picture(tmp_path: Path) -> None:
