@@ -61,7 +61,8 @@ def steps(kind: Kind) -> list[str]:
     look = [f">.zoom-in >> nth={n}" for n in range(len(kind.items[0]))]
     if kind.by == "keys":
         return [*look, *(keys[len(keys) // 2] for _, _, keys in kind.questions), "ArrowRight"]
-    return [*look, *(f">.annotation-form.radio >> nth={n} >> label >> nth=0" for n in range(len(kind.questions))), ">#next-btn"]
+    answers = [f">.annotation-form.radio >> nth={n} >> label >> nth=0" for n in range(len(kind.questions))]
+    return [*look, *answers, ">#next-btn"]
 
 
 @contextmanager
@@ -79,7 +80,8 @@ def tool(home: Path, folder: Path, ports: list[int], kinds: list[Kind]) -> Itera
         return sum(len(answers) == questions for answers in state["instance_id_to_label_to_value"].values())
 
     listens = "typeof isLoading !== 'undefined' && !isLoading && currentInstance"
+    shown = f"{listens} && {all_there('img.display-image')}"
     with ExitStack() as servers:
         for kind in kinds:
             servers.enter_context(running(home, folder / kind.name, at[kind.name], kind))
-        yield Tool({kind.name: steps(kind) for kind in kinds}, f"{listens} && {all_there('img.display-image')}", enter, stored)
+        yield Tool({kind.name: steps(kind) for kind in kinds}, shown, enter, stored)

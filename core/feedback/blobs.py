@@ -16,6 +16,7 @@ from core.errors import FeedbackError
 from core.feedback.places import PART, place
 from core.sequence import NOTICE, Image
 
+_SIGNATURE = b"\x89PNG\r\n\x1a\n"
 _SHA256 = re.compile(r"[0-9a-f]{64}")
 
 
@@ -62,6 +63,26 @@ class Blobs:
         Raises:
             FeedbackError: missing, unreadable, or not the one that its name says.
         """
+        return self._load(sha256)[1]
+
+    def bare(self, sha256: str) -> bytes:
+        """The picture as a PNG file with nothing but its pixels: what else is written into it could tell who drew it.
+
+        Raises:
+            FeedbackError: see ``read``.
+        """
+        content, _ = self._load(sha256)
+        kept, at = [content[: len(_SIGNATURE)]], len(_SIGNATURE)
+        while at < len(content):
+            name = content[at + 4 : at + 8]
+            end = at + 12 + int.from_bytes(content[at : at + 4])  # length, name, data, checksum
+            if name[:1].isupper():  # no pixels without it
+                kept.append(content[at:end])
+            at = len(content) if name == b"IEND" else end
+        return b"".join(kept)
+
+    def _load(self, sha256: str) -> tuple[bytes, PILImage.Image]:
+        """What is in the file, and its pixels."""
         with _said("read"):
             try:
                 content = self._place.read(_name(sha256))
@@ -74,7 +95,7 @@ class Blobs:
             raise FeedbackError("The picture is damaged", value=sha256, remedy="Restore it from a copy") from error
         if Image(pixels).sha256 != sha256:
             raise FeedbackError("The picture is not the one it was", value=sha256, remedy="Restore it from a copy")
-        return pixels
+        return content, pixels
 
     def copy(self, sha256: str, target: Path) -> bool:
         """Puts the file at a path beside; whether it was there.

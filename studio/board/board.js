@@ -18,7 +18,7 @@ const TYPING_MS = 2000; // changes of one field within so long are undone togeth
 const OF_PICTURES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", "Delete", "Backspace", "+", "-", "=", "0"];
 const HELP = [
   ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
-  ["F", "full size"], ["D", "side by side, slider, difference"], ["+, -, 0", "zoom in, out, whole picture"],
+  ["F", "full size, where questions can be answered as well"], ["D", "side by side, slider, difference"], ["+, -, 0", "zoom in, out, whole picture"],
   ["M", "mark defects"], ["E", "mark an error of the text"], ["T", "comment or text"], ["A", "accept the text as it is"],
   ["C", "how sure you are"], ["X", "cannot judge"], ["U", "undo the last change"], ["Enter", "submit and go on"],
   ["Z", "the one before, to revise it"], ["?", "this list"],
@@ -92,8 +92,11 @@ export class Board {
     this.answer = structuredClone(task.answer);
     this.past = []; // what can be undone: {parts, at, answer}
     this.watch.begin(task.seconds);
-    this.pictures = pictures(task, this.base, () => this.change({ opened: true }), (regions) => this.change({ regions }));
     this.form = form(task, this.answer, (part) => this.change(part));
+    this.pictures = pictures(task, this.base, {
+      opened: () => this.change({ opened: true }), marked: (regions) => this.change({ regions }),
+      asked: () => this.form.rows?.asked((key) => this.press({ key })) ?? [],
+    });
     this.place.replaceChildren(div("ub-left", this.request(), this.pictures.element), div("ub-right", ...this.around()));
     this.pictures.show(this.answer);
     this.fill();
@@ -185,7 +188,7 @@ export class Board {
     this.watch.alive();
     try {
       await this.pictures.loading; // whoever is quick has closed the full size before it was there
-      await this.saver.now();
+      await this.saver.hold();
       const { id } = this.task, said_at = new Date().toISOString();
       await call(this.base, "submit",
         { assignment: id, answer: this.answer, seconds: this.watch.seconds, said_at, reason: this.why.value });
@@ -195,6 +198,7 @@ export class Board {
       await this.go("next");
     } catch (error) {
       this.busy = false;
+      this.saver.release();
       this.fail(error, () => this.submit());
     }
   }
@@ -231,7 +235,7 @@ export class Board {
     const typing = event.target.closest?.("textarea, input[type=text], select");
     if (event.key === "Escape" && typing) return typing.blur();
     const theirs = OF_PICTURES.includes(event.key) && event.target.closest?.(".um-stage, .ub-passage");
-    if (typing || theirs || this.root.querySelector("dialog[open]")) return;
+    if (typing || theirs || this.help.open) return;
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
       d: () => this.pictures?.turn(), "+": () => this.pictures?.zoom(1.5), "=": () => this.pictures?.zoom(1.5),
       "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.errors?.passage.element.focus(),
@@ -239,10 +243,18 @@ export class Board {
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const own = this.form?.key(event);
-    if (!own && (!(name in keys) || (!this.task && !["z", "?"].includes(name)) || keys[name]() === null)) return;
+    const full = this.pictures?.dialog.open, mine = full ? ["f"] : this.task ? Object.keys(keys) : ["z", "?"];
+    const own = (!full || this.form.rows) && this.press(event);
+    if (!own && (!mine.includes(name) || keys[name]() === null)) return;
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  /** A key of the form, also in full size, which ends when everything is answered. */
+  press(event) {
+    const own = this.form?.key(event);
+    if (own) this.pictures.ask(this.form.rows?.done);
+    return own;
   }
 }
 

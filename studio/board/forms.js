@@ -32,7 +32,20 @@ class Rows {
     this.rows.forEach((row, i) => row.element.classList.toggle("ub-current", i === this.current));
   }
 
+  /** Whether every row has an answer. */
+  get done() {
+    return this.rows.every((row) => row.name in this.chosen);
+  }
+
+  /** The highlighted row, to be shown elsewhere. `press` takes the key of an answer. */
+  asked(press) {
+    const row = this.rows[this.current];
+    return [make("strong", {}, row.question), ...row.values.map(([value, words, key]) => button(`${words} [${key}]`,
+      () => press(key), { "aria-pressed": String(String(this.chosen[row.name]) === String(value)) }))];
+  }
+
   show(chosen) {
+    this.chosen = chosen;
     for (const row of this.rows) {
       for (const radio of row.element.querySelectorAll("input")) radio.checked = radio.value === String(chosen[row.name]);
     }

@@ -5,17 +5,18 @@ import { button, div, make } from "../elements/shown.js";
 /** Names of the sides that are compared. */
 export const LETTERS = "ABCDEFGH";
 
-/** `opened` is called once they were seen in full size, `marked` with the regions. */
-export function pictures(task, base, opened, marked) {
+/** `opened` is called once they were seen in full size, `marked` with the regions; `asked` makes what stands above them in
+    full size. */
+export function pictures(task, base, { opened, marked, asked }) {
   const address = (one) => new URL(`../${one.src}`, new URL(`${base}/`, document.baseURI)).href;
   const sources = task.inputs.filter((input) => input.type === "image").map(address);
   const outputs = task.order.map((index) => task.outputs[index]).filter((output) => output.kind === "image");
-  return new Pictures(task, sources, outputs.map((output) => ({ ...output, src: address(output) })), opened, marked);
+  return new Pictures(task, sources, outputs.map((output) => ({ ...output, src: address(output) })), opened, marked, asked);
 }
 
 class Pictures {
-  constructor(task, sources, outputs, opened, marked) {
-    [this.sources, this.outputs, this.opened] = [sources, outputs, opened];
+  constructor(task, sources, outputs, opened, marked, asked) {
+    [this.sources, this.outputs, this.opened, this.asked] = [sources, outputs, opened, asked];
     const marks = task.kind === "rate" && outputs.length && task.rubric.defects.length;
     this.marker = marks ? make("um-mark", {
       src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: "AI-generated",
@@ -81,14 +82,25 @@ class Pictures {
 
   /** Shows all pictures as large as the screen allows, each pixel at least once. It counts when they are there. */
   open() {
+    if (this.dialog.open) return this.dialog.close();
     const all = [...this.sources.map((src) => ["Source", src]), ...this.outputs.map((output, side) =>
       [this.outputs.length > 1 ? LETTERS[side] : "AI-generated", output.src])];
     if (!all.length) return;
     const figures = all.map(([name, src]) => figure(name, src));
-    this.dialog.replaceChildren(button("Close [Esc]", () => this.dialog.close()), div("ub-wall", ...figures));
+    this.question = div("ub-buttons");
+    this.dialog.replaceChildren(div("ub-buttons", button("Close [Esc]", () => this.dialog.close()), this.question),
+      div("ub-wall", ...figures));
     this.dialog.showModal();
+    this.ask();
     const loads = Promise.allSettled(figures.map((one) => one.querySelector("img").decode()));
     this.loading = loads.then((all) => all.every(({ status }) => status === "fulfilled") && this.opened());
+  }
+
+  /** In full size, the question that comes next; `done` closes it. */
+  ask(done = false) {
+    if (!this.dialog.open) return;
+    if (done) this.dialog.close();
+    else this.question.replaceChildren(...this.asked());
   }
 }
 

@@ -43,10 +43,22 @@ export class Saver {
     this.soon(SAVE_MS);
   }
 
-  /** Forgets what has not been sent, because it is being submitted. */
+  /** Sends nothing more until `drop` or `release`, because all of it is being submitted. */
+  async hold() {
+    this.held = true;
+    await this.busy;
+  }
+
+  /** Forgets what has not been sent: it has been submitted. */
   drop() {
     this.newest = null;
-    clearTimeout(this.timer);
+    this.held = false;
+  }
+
+  /** Sends it after all: it could not be submitted. */
+  release() {
+    this.held = false;
+    this.now();
   }
 
   soon(delay) {
@@ -55,7 +67,7 @@ export class Saver {
   }
 
   async now() {
-    if (!this.newest || this.busy) return this.busy;
+    if (!this.newest || this.busy || this.held) return this.busy;
     const body = this.newest;
     this.busy = call(this.base, "save", body).then(() => {
       this.tries = 0;

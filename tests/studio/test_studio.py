@@ -96,7 +96,12 @@ def test_an_adjudicator_decides_what_is_disputed(studio: Studio, log_in: LogIn) 
     while page.locator(".ub-others").is_visible():
         expect(page.locator(".ub-others")).to_contain_text("overall: 1 to 4")
         expect(page.locator(".ub-others")).not_to_contain_text("rita")
-        rate(page, "333333")
+        page.keyboard.press("f")
+        for score in "333333":
+            expect(page.locator(".ub-full[open] [aria-pressed]")).to_have_count(5)
+            page.keyboard.press(score)
+        expect(page.locator(".ub-full[open]")).to_have_count(0)  # with the last answer
+        page.keyboard.press("Enter")
         done += 1
         expect(page.locator(".ub-standing")).to_contain_text(f"{done} of")
     assert 1 <= done <= 2 * DISPUTED
@@ -138,6 +143,9 @@ def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, 
     standing(page, 0, 2)
     for key in "523cuuc":  # the third score and the confidence are undone, and the latter is given anew
         page.keyboard.press(key)
+    page.keyboard.press("Enter")  # too early: it is refused, and kept all the same
+    expect(page.locator(".ub-fault")).to_be_visible()
+    expect(page.locator(".ub-saved")).to_have_text("Saved")
     page.get_by_label("Comment").fill("A line at the left edge")
     expect(page.locator(".ub-saved")).to_have_text("Saved")
     page.reload()
@@ -183,11 +191,14 @@ def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
     page = log_in("rita")
     page.get_by_label("Project").click()
     page.get_by_role("option", name="A or B").click()
-    for done, key in enumerate("13"):
-        standing(page, done, 2)
-        look(page)
-        page.keyboard.press(key)
-        page.keyboard.press("Enter")
+    standing(page, 0, 2)
+    look(page)
+    page.keyboard.press("1")
+    page.keyboard.press("Enter")
+    standing(page, 1, 2)
+    page.get_by_role("button", name="Full size").click()
+    page.get_by_role("button", name="B [3]").click()
+    page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
     store, rita = studio.store, studio.people["rita"]
     for side, assignment in zip((1, 0), store.queue.history(rita, project), strict=True):

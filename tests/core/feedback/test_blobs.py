@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import time
 import traceback
@@ -114,6 +115,15 @@ def test_a_drawn_picture_says_so_even_where_it_was_stored_as_a_plain_one(where: 
         assert file.info == {"Comment": NOTICE}
     assert blobs.read(sha256).tobytes() == picture(1).pixels.tobytes()
     assert behind.names() == [f"{sha256}.png"]
+
+
+def test_a_bare_picture_does_not_say_that_it_was_drawn(where: str, tmp_path: Path) -> None:
+    plain, drawn = Blobs(where), Blobs(tmp_path / "drawn")
+    sha256 = plain.put(picture(1))
+    drawn.put(picture(1, generated=True))
+    assert drawn.bare(sha256) == plain.bare(sha256)
+    with PILImage.open(io.BytesIO(drawn.bare(sha256))) as file:
+        assert file.info == {} and file.tobytes() == picture(1).pixels.tobytes()
 
 
 def test_a_file_that_changed_is_not_taken_for_the_picture(where: str, behind: Behind) -> None:
