@@ -196,9 +196,9 @@ def _regions(project_id: str, newest: int) -> None:
 
 def _export(person: Person, project: ProjectInfo) -> None:
     st.subheader("Export")
-    layout = st.selectbox("Layout", LAYOUTS)
+    layout = st.radio("Layout", LAYOUTS, horizontal=True)
     st.caption(described(layout))
-    ending = ".json" if layout == COCO else st.selectbox("File", [".jsonl", ".csv", ".parquet"])
+    ending = ".json" if layout == COCO else st.radio("File", [".jsonl", ".csv", ".parquet"], horizontal=True)
     if st.button("Prepare the file"):
         try:
             with tempfile.TemporaryDirectory() as folder:

@@ -8,10 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from core.feedback.judged import judged
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
 from core.sequence import Text
 from tests.browser import Checker
+from tests.core.feedback.builders import picture
 from tests.studio.conftest import OUTPUTS, LogIn, Studio, start
 
 NAME = "Sharper or not"
@@ -123,9 +125,7 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     expect(page.get_by_role("img", name="Given").first).to_be_visible()
     assert "rita" not in page.content() and "ralf" not in page.content()
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-    page.get_by_label("Layout").fill("label_studio")
-    expect(page.get_by_role("option", name="label_studio")).to_have_attribute("data-focused", "true")
-    page.get_by_label("Layout").press("Enter")
+    page.get_by_test_id("stRadio").get_by_text("label_studio", exact=True).click()
     expect(page.get_by_text("Tasks with annotations")).to_be_visible()
     page.get_by_role("button", name="Prepare the file").click()
     with page.expect_download() as download:
@@ -134,6 +134,42 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
     tasks = [json.loads(line) for line in (tmp_path / "export.jsonl").read_text().splitlines()]
     assert len(tasks) == OUTPUTS and {len(task["annotations"]) for task in tasks} <= {2, 3}
     assert list(studio.store.verify()) == []
+
+
+def test_a_maintainer_makes_a_snapshot_of_what_was_said(studio: Studio, log_in: LogIn) -> None:
+    page, mona = log_in("mona"), studio.people["mona"]
+    go(page, "Snapshots")
+    page.get_by_label("Out of the projects").click()
+    page.get_by_role("option", name=NAME).click()
+    page.get_by_role("button", name="Make a snapshot").click()
+    expect(page.get_by_text("Left out: ")).to_be_visible()
+    (snapshot,) = studio.store.snapshots.all(mona)
+    expect(page.get_by_text(snapshot.sha256)).to_be_visible()
+    signals = studio.store.snapshots.read(snapshot.sha256)
+    assert {one["kind"] for one in signals} >= {"sft", "unpaired"}
+    assert sum(one["kind"] == "sft" for one in signals) == OUTPUTS - len(disputed_of(studio))
+
+
+def disputed_of(studio: Studio) -> set[str]:
+    """Items of the first project that were decided by the adjudicator, who found them neither good nor bad."""
+    (project,) = [one for one in studio.store.projects.of(studio.people["mona"]) if one.name == NAME]
+    return {one.item for one in judged(studio.store.database, project.id) if one.purpose == "adjudicate"}
+
+
+def test_files_become_a_project(studio: Studio, log_in: LogIn, tmp_path: Path) -> None:
+    for seed in (1, 2):
+        picture(seed, side=64).pixels.save(tmp_path / f"{seed}.png")
+    (tmp_path / "notes.txt").write_text("No picture.")
+    page = log_in("mona")
+    go(page, "Projects")
+    page.get_by_label("Name").fill("Brought along")
+    page.get_by_label("What is judged").click()
+    page.get_by_role("option", name="Files of mine").click()
+    page.locator("input[type=file]").set_input_files([tmp_path / name for name in ("1.png", "2.png", "notes.txt")])
+    expect(page.get_by_text("notes.txt")).to_be_visible()
+    page.get_by_role("button", name="Make it").click()
+    expect(page.get_by_text("Brought along – rate one output, 2 items, draft")).to_be_visible()
+    expect(page.get_by_text("left out: 1")).to_be_visible()
 
 
 def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, log_in: LogIn) -> None:
@@ -277,8 +313,8 @@ def test_no_page_has_a_serious_barrier(studio: Studio, log_in: LogIn, axe: str, 
     page.keyboard.press("?")
     checker.look("keys")
     page.keyboard.press("Escape")
-    for name in ("Projects", "Progress", "People"):
-        page.goto(f"{studio.url}{name.lower()}")
+    for name in ("Projects", "Progress", "Snapshots", "People", "Rights and log"):
+        page.goto(f"{studio.url}{name.lower().split()[0]}")
         expect(page.get_by_role("heading", name=name).first).to_be_visible()
         checker = Checker(page, axe) if not page.evaluate("'axe' in window") else checker
         checker.look(name)
