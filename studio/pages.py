@@ -32,7 +32,7 @@ def main() -> None:
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
     chosen.run()
-    st.caption(f"{person.login}, {person.role}. Outputs are AI-generated: for research, not for diagnosis.")
+    st.caption(f"{person.login}, {person.role}. Outputs are AI-generated unless they were imported: for research, not for diagnosis.")
 
 
 main()

@@ -152,7 +152,7 @@ class Errors {
     this.change = change;
     this.passage = new Passage(task.outputs[0].text, (span) => this.add(span));
     this.list = make("ul", { class: "ub-list" });
-    this.element = div("ub-errors", make("h3", {}, "AI-generated text"), this.passage.element,
+    this.element = div("ub-errors", make("h3", {}, "Text – may be AI-generated"), this.passage.element,
       div("ub-buttons", button("Mark the chosen words as an error [E, Enter]", () => this.add(this.passage.span))), this.list);
   }
 

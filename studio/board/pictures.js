@@ -5,6 +5,9 @@ import { button, div, make } from "../elements/shown.js";
 /** Names of the sides that are compared. */
 export const LETTERS = "ABCDEFGH";
 
+/** Outputs stand beside imported ones, which may be real: the same for all, or nobody would be blind. */
+export const MARK = "May be AI-generated";
+
 /** `opened` is called once they were seen in full size, `marked` with the regions; `asked` makes what stands above them in
     full size. */
 export function pictures(task, base, { opened, marked, asked }) {
@@ -19,7 +22,7 @@ class Pictures {
     [this.sources, this.outputs, this.opened, this.asked] = [sources, outputs, opened, asked];
     const marks = task.kind === "rate" && outputs.length && task.rubric.defects.length;
     this.marker = marks ? make("um-mark", {
-      src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: "AI-generated",
+      src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: MARK,
       labels: JSON.stringify(task.rubric.defects), "onum-change": (event) => marked(event.detail.marks),
     }) : null;
     this.marking = make("details", { class: "ub-marking", hidden: !marks }, make("summary", {}, "Mark defects [M]"),
@@ -36,11 +39,11 @@ class Pictures {
       return [...source, compare(this.outputs[0].src, this.outputs[1].src, "A", "B", "ub-alike")];
     }
     if (this.outputs.length === 1 && this.sources.length) {
-      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", "AI-generated"),
+      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", MARK),
         ...this.sources.slice(0, -1).map((src) => figure("Source", src))];
     }
     const named = this.outputs.map((output, side) =>
-      figure(this.outputs.length > 1 ? LETTERS[side] : "AI-generated", output.src));
+      figure(this.outputs.length > 1 ? LETTERS[side] : MARK, output.src));
     const texts = task.kind === "compare" && !this.outputs.length
       ? task.order.map((index, side) => make("section", { class: "ub-text" }, make("h3", {}, LETTERS[side]),
         make("p", {}, task.outputs[index].text))) : [];
@@ -84,7 +87,7 @@ class Pictures {
   open() {
     if (this.dialog.open) return this.dialog.close();
     const all = [...this.sources.map((src) => ["Source", src]), ...this.outputs.map((output, side) =>
-      [this.outputs.length > 1 ? LETTERS[side] : "AI-generated", output.src])];
+      [this.outputs.length > 1 ? LETTERS[side] : MARK, output.src])];
     if (!all.length) return;
     const figures = all.map(([name, src]) => figure(name, src));
     this.question = div("ub-buttons");
