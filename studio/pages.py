@@ -7,6 +7,7 @@ import streamlit as st
 from studio import context
 from studio.views import people, progress, projects, rate, rights, snapshots
 
+NOTICE = "Outputs are AI-generated unless they were imported: for research, not for diagnosis."
 # Less of the page is margin: pictures need the room.
 ROOMY = '<style>[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }</style>'
 
@@ -32,7 +33,7 @@ def main() -> None:
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
     chosen.run()
-    st.caption(f"{person.login}, {person.role}. Outputs are AI-generated unless they were imported: for research, not for diagnosis.")
+    st.caption(f"{person.login}, {person.role}. {NOTICE}")
 
 
 main()

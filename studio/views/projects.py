@@ -122,7 +122,8 @@ def _files() -> tuple[str, list] | None:
 def _imported(person: Person, files: tuple[str, list], asks: str, rubric: Rubric) -> list[NewItem]:
     kind, sent = files
     contents = {file.name: file.getvalue() for file in sent}
-    imported = context.store().imports.read(person, kind, contents, asks=asks, rubric=rubric)
+    with st.spinner("Reading the files"):
+        imported = context.store().imports.read(person, kind, contents, asks=asks, rubric=rubric)
     if imported.losses:
         st.session_state["left out"] = imported.lines()
     return imported.items
