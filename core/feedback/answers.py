@@ -118,10 +118,19 @@ def _need_all(kind: str, rubric: Rubric, outputs: list[Output], said: dict) -> N
     missing = [c.question for c in rubric.criteria if c.name not in given]
     if missing:
         raise FeedbackError("There is no answer yet", value=missing[0], remedy="Give one, or say why you cannot judge")
-    if kind == "compare" and len(outputs) > 2 and not said["ranking"]:
-        raise FeedbackError("The outputs are not ranked yet", remedy="Rank them, or say why you cannot judge")
+    if kind == "compare" and len(outputs) > 2:
+        _need_ranking(said)
     if not said["opened"] and any(output.text is None for output in outputs):
         raise FeedbackError("The image was not opened in full size", remedy="Open it before you judge it")
+
+
+def _need_ranking(said: dict) -> None:
+    """The overall choice and the ranking say the same."""
+    if not said["ranking"]:
+        raise FeedbackError("The outputs are not ranked yet", remedy="Rank them, or say why you cannot judge")
+    choice, best = said["choices"].get(OVERALL), said["ranking"][0]
+    if (choice == "tie" and len(best) < 2) or (choice not in (None, *VERDICTS) and choice not in best):
+        raise FeedbackError("The ranking begins with another one than the best overall", remedy="Change one of the two")
 
 
 def _regions(rubric: Rubric, output: Output, regions: list[dict]) -> list[dict]:

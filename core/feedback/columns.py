@@ -180,12 +180,23 @@ def is_right(answer: dict, gold: dict, size: tuple[int, int] | None = None) -> b
 def _repeats(session: Session, project: Project, items: Collection[str]) -> dict[str, float]:
     names, said = [criterion["name"] for criterion in project.rubric["criteria"]], dict(_answers(session, items))
     alike = (
-        (user, value_of(answer, name) == value_of(said[user, item, 0], name))
+        (user, one)
         for (user, item, occasion), answer in said.items()
         if occasion and (user, item, 0) in said
-        for name in names
+        for one in said_again(answer, said[user, item, 0], names)
     )
     return _shares(project, alike)
+
+
+def said_again(answer: dict, first: dict, criteria: Iterable[str]) -> Iterator[bool]:
+    """Whether an answer repeats the first one: its text, or each criterion of which one of the two says something."""
+    if "text" in answer:
+        yield (answer["cannot_judge"], answer["text"]) == (first["cannot_judge"], first["text"])
+        return
+    for name in criteria:
+        both = value_of(answer, name), value_of(first, name)
+        if both != (None, None):
+            yield both[0] == both[1]
 
 
 def _answers(session: Session, items: Iterable[str]) -> Iterator[tuple[tuple[str, str, int], dict]]:

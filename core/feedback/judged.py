@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -12,8 +13,9 @@ from sqlalchemy import Row, func, select
 from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
+from core.feedback.rubric import Plan
 from core.feedback.runs import with_origins
-from core.feedback.studio_models import Item, Judgement, Project
+from core.feedback.studio_models import Item, Judgement, Member, Project, User
 
 BATCH = 500
 VISITOR = "a visitor's correction"
@@ -48,6 +50,8 @@ class Judged:
 
     Attributes:
         rater: a name that is the same within a project and tells nothing.
+        needed: how many raters the plan asks for the item.
+        dispute_range: a difference of scores that is a dispute.
         kind: rate, compare or correct; ``answer`` is laid out as in ``core.feedback.answers``.
     """
 
@@ -66,6 +70,8 @@ class Judged:
     active_seconds: float
     created_at: datetime
     outputs: tuple[Output, ...]
+    needed: int = 1
+    dispute_range: int = 2
 
 
 def judged(database: Database, project_id: str) -> Iterator[Judged]:
@@ -118,6 +124,8 @@ def item_at(database: Database, project_id: str, place: int) -> str | None:
 
 def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:
     outputs = _outputs(session, [one for item in items for one in item.response_ids])
+    plan = Plan.from_json(project.plan)
+    needed = _needed(session, project, plan)
     newest: dict[str, dict[str, Row]] = {item.id: {} for item in items}
     query = select(
         SAID.id, SAID.assignment_id, SAID.item_id, SAID.user_id, SAID.purpose, SAID.occasion, SAID.version,
@@ -133,8 +141,22 @@ def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Ju
             yield Judged(
                 judgement.id, project.name, project.kind, project.rubric, item.id, item.place, item.gold,
                 rater_name(project.id, judgement.user_id), judgement.purpose, judgement.occasion, judgement.version,
-                judgement.answer, judgement.active_seconds, judgement.created_at, shown,
+                judgement.answer, judgement.active_seconds, judgement.created_at, shown, needed(item),
+                plan.dispute_range,
             )  # fmt: skip
+
+
+def _needed(session: Session, project: Project, plan: Plan) -> Callable[[Item], int]:
+    """How many raters the plan asks for an item: where it names no number, all of the project or the item's group."""
+    if plan.design == "open":
+        return lambda item: plan.overlap
+    query = select(Member.place).join(User, Member.user_id == User.id)
+    of = Member.project_id == project.id, Member.purpose == "judge", User.disabled_at.is_(None)
+    places = list(session.scalars(query.where(*of)))
+    if plan.design == "crossed":
+        return lambda item: max(1, len(places))
+    groups = Counter(place % plan.groups for place in places)
+    return lambda item: max(1, groups[item.place % plan.groups])
 
 
 def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:

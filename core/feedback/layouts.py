@@ -8,13 +8,13 @@ Field names follow ``TRL`` (vision preference, unpaired preference, language mod
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
-from itertools import groupby
 
 from core.feedback.answers import BAD, GOOD, OVERALL
 from core.feedback.judged import Judged, Output
 from core.feedback.label_studio import label_studio
 from core.feedback.leaving import Losses, leave
 from core.feedback.masks import bounds, rasterised, run_lengths
+from core.feedback.settling import settled
 
 GOLD = "gold"
 """In place of a rater, for what is known to be right."""
@@ -23,22 +23,8 @@ Layout = Callable[[Iterable[Judged], Losses], Iterator[dict]]
 
 
 def counting(found: Iterable[Judged], losses: Losses) -> Iterator[Judged]:
-    """One judgement for each thing that can be learned: the adjudicator's where there is one, else all first ones that
-    could judge. Not of items by which the raters are checked: of those the answer is known, and theirs may be wrong."""
-    for _, of_item in groupby(found, key=lambda one: one.item):
-        group = list(of_item)
-        decided = [one for one in group if one.purpose == "adjudicate"]
-        for one in group:
-            if one.gold is not None:
-                losses["of a gold item, by which raters are checked"] += 1
-            elif one.answer["cannot_judge"] is not None:
-                losses["could not be judged"] += 1
-            elif decided and one is not decided[-1]:
-                losses["an adjudicator has decided"] += 1
-            elif one.occasion > 0:
-                losses["a repeated judgement"] += 1
-            else:
-                yield one
+    """What may be trained on: the judgements of settled items."""
+    return (one for item in settled(found, losses) for one in item.said)
 
 
 # TRL -----------------------------------------------------------------------------------------------------------------

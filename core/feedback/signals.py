@@ -1,7 +1,4 @@
-"""What a model can learn from judgements: the one table of rules.
-
-First an item is settled: an adjudicator's word counts alone; without one, the first judgements of all raters who could
-judge, unless they are disputed. Then:
+"""What a model can learn from judgements: the one table of rules, for settled items (``core.feedback.settling``).
 
 ==========  ===================================  =====================================================================
 asked       said                                 becomes
@@ -9,16 +6,16 @@ asked       said                                 becomes
 correct     another text                         ``sft`` of it, and a ``pair``: it over the model's text
 correct     accepted as it is                    ``sft`` of the model's text
 compare     one output wins, for most raters     ``pair``: it over each other output (of a ranking: each over the later)
-compare     tie, both bad, no majority           nothing
+compare     tie, both bad, no majority           nothing, whatever the ranking
 rate        mean overall score of ``GOOD`` on    ``sft`` and a good ``unpaired`` one
 rate        mean overall score up to ``BAD``     a bad ``unpaired`` one, with the regions that were marked
 rate        two outputs of one request lie       ``pair``: the best over each that is so much worse, with its regions
             ``MARGIN`` or more apart
 ==========  ===================================  =====================================================================
 
-Nothing comes of gold items (they check raters), of an item that is still with raters, of a disputed one that nobody has
-decided, of what nobody could judge, of outputs that are alike, and of the rubric for training data, whose outputs no
-model has made. A picture is never rejected because its report was corrected. What was left out is counted by reason.
+Nothing comes of outputs that are alike, and of the rubric for training data, whose outputs no model has made. Outputs
+make a pair only where request and patient are the same; what was made of nothing, as imported pictures, has no like. A
+picture is never rejected because its report was corrected. What was left out is counted by its reason.
 """
 
 from __future__ import annotations
@@ -26,15 +23,15 @@ from __future__ import annotations
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict, dataclass
-from itertools import combinations, groupby
+from itertools import combinations
 from statistics import fmean
 
-from core.feedback.answers import BAD, GOOD, OVERALL, disputed
-from core.feedback.judged import Judged, Output
+from core.feedback.answers import BAD, GOOD, OVERALL
+from core.feedback.judged import Output
 from core.feedback.leaving import Losses
-from core.feedback.rubric import Plan
+from core.feedback.settling import Settled
 
 MARGIN = 1.0
 """Mean overall scores that lie so far apart make a pair."""
@@ -70,43 +67,6 @@ class Signal:
         return asdict(self)
 
 
-@dataclass(frozen=True)
-class Settled:
-    """An item on which there is a word that counts: one of an adjudicator, or those of the raters."""
-
-    item: Judged
-    said: tuple[Judged, ...]
-
-
-def settled(found: Iterable[Judged], plan: Plan, losses: Losses, mistrusted: Collection[str] = ()) -> Iterator[Settled]:
-    """The items of a project that something can be learned from.
-
-    Args:
-        found: judgements, item by item.
-        mistrusted: raters whose word does not count.
-    """
-    needed = plan.overlap if plan.design == "open" else 1
-    for _, of_item in groupby(found, key=lambda one: one.item):
-        group = list(of_item)
-        first = group[0]
-        decided = [one for one in group if one.purpose == "adjudicate"]
-        firsts = [one for one in group if one.purpose == "judge" and not one.occasion]
-        said = decided[-1:] or [one for one in firsts if one.rater not in mistrusted]
-        able = [one for one in said if one.answer["cannot_judge"] is None]
-        if first.gold is not None:
-            losses["a gold item"] += 1
-        elif not decided and len(firsts) < needed:
-            losses["not yet said by all"] += 1
-        elif not said:
-            losses["said by mistrusted raters alone"] += 1
-        elif not able:
-            losses["could not be judged"] += 1
-        elif not decided and disputed(first.kind, [one.answer for one in said], plan.dispute_range):
-            losses["disputed, and not decided"] += 1
-        else:
-            yield Settled(first, tuple(able))
-
-
 def signals(items: Iterable[Settled], losses: Losses) -> Iterator[Signal]:
     """All signals of a project's settled items; see the table above."""
     requests: dict[str, list[tuple[float, Settled]]] = {}
@@ -119,7 +79,8 @@ def signals(items: Iterable[Settled], losses: Losses) -> Iterator[Signal]:
             losses["no overall score"] += 1
         else:
             yield from _rated(item, score, losses)
-            requests.setdefault(_request(item.item.outputs[0]), []).append((score, item))
+            if item.item.outputs[0].inputs:
+                requests.setdefault(_request(item.item.outputs[0]), []).append((score, item))
     for of_request in requests.values():
         yield from _apart(of_request)
 
@@ -135,7 +96,7 @@ def _corrected(item: Settled, losses: Losses) -> Iterator[Signal]:
 def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
     outputs = item.item.outputs
     if len({_request(output) for output in outputs}) > 1:
-        losses["outputs of different requests"] += 1
+        losses["outputs of different requests or patients"] += 1
         return
     any_pair = False
     for first, second in combinations(range(len(outputs)), 2):
@@ -154,6 +115,8 @@ def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
 
 def _winner(answer: dict, first: int, second: int) -> int | None:
     """Which of two outputs an answer puts before the other; None for neither."""
+    if answer["choices"].get(OVERALL) == "both_bad":
+        return None
     rank = {index: place for place, group in enumerate(answer["ranking"]) for index in group}
     if rank:
         return None if rank[first] == rank[second] else min(first, second, key=rank.get)
@@ -200,7 +163,8 @@ def _segment(output: Output) -> dict:
 
 
 def _request(output: Output) -> str:
-    return json.dumps([output.task, output.inputs], sort_keys=True)
+    """What outputs must have in common to be compared."""
+    return json.dumps([output.task, output.inputs, output.patient], sort_keys=True)
 
 
 def group_of(patient: str | None, inputs: list[dict]) -> str:

@@ -23,8 +23,8 @@ from core.feedback.judged import judged
 from core.feedback.leaving import Losses
 from core.feedback.models import ModelVersion, new_id
 from core.feedback.people import Person
-from core.feedback.rubric import Plan
-from core.feedback.signals import Signal, settled, signals
+from core.feedback.settling import settled
+from core.feedback.signals import Signal, signals
 from core.feedback.standing import standings
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, SnapshotSignal, Training
 
@@ -100,15 +100,13 @@ class Snapshots:
 
     def _signals(self, project_id: str, rules: Rules, losses: Losses) -> Iterator[Signal]:
         with self._database.reading() as session:
-            project = session.get(Project, project_id)
-            if project is None:
+            if session.get(Project, project_id) is None:
                 raise FeedbackError("There is no such project", value=project_id)
-            plan = Plan.from_json(project.plan)
         mistrusted: set[str] = set()
         if rules.least_gold:
             standing = standings(columns(self._database, project_id, None))
             mistrusted = {one.rater for one in standing if one.gold is not None and one.gold < rules.least_gold}
-        yield from signals(settled(judged(self._database, project_id), plan, losses, mistrusted), losses)
+        yield from signals(settled(judged(self._database, project_id), losses, mistrusted), losses)
 
     @staticmethod
     def _write(

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 
 import numpy as np
 
-from core.feedback.columns import Columns, is_right, value_of
+from core.feedback.columns import Columns, is_right, said_again, value_of
 from core.feedback.judged import Judged, Output
 from core.feedback.rubric import RUBRICS
 
@@ -57,8 +57,8 @@ def columns_of(found: Iterable[Judged], criterion: str) -> Columns:
             output = one.outputs[0]
             gold[one.rater].append(is_right(one.answer, one.gold, output.width and (output.width, output.height)))
         before = first.get((one.rater, one.item))
-        for name in [c["name"] for c in one.rubric["criteria"]] if one.occasion and before else ():
-            repeats[one.rater].append(value_of(one.answer, name) == value_of(before.answer, name))
+        if one.occasion and before:
+            repeats[one.rater] += said_again(one.answer, before.answer, [c["name"] for c in one.rubric["criteria"]])
     values = [value_of(one.answer, criterion) for one in said]
     compares = bool(said) and said[0].kind == "compare"
     made = {one.item: [output.model for output in one.outputs] for one in said} if compares else {}
@@ -77,7 +77,7 @@ def columns_of(found: Iterable[Judged], criterion: str) -> Columns:
         np.array([one.active_seconds for one in said], float),
         np.array([one.answer["cannot_judge"] is not None for one in said], bool),
         {rater: sum(of) / len(of) for rater, of in known if of},
-        {rater: sum(of) / len(of) for rater, of in repeats.items()},
+        {rater: sum(of) / len(of) for rater, of in repeats.items() if of},
         models,
         sides,
     )

@@ -3,13 +3,18 @@
 from __future__ import annotations
 
 from collections import Counter
+from dataclasses import replace
 from datetime import UTC, datetime
 
+import pytest
+
+from core.errors import FeedbackError
 from core.feedback.answers import checked
 from core.feedback.judged import Judged, Output
 from core.feedback.outputs import UNKNOWN
-from core.feedback.rubric import RUBRICS, Plan
-from core.feedback.signals import Signal, settled, signals
+from core.feedback.rubric import RUBRICS
+from core.feedback.settling import settled
+from core.feedback.signals import Signal, signals
 
 RUBRIC = RUBRICS["text"]
 BOX = {"label": "blur", "kind": "box", "x0": 1, "y0": 1, "x1": 5, "y1": 5}
@@ -52,7 +57,7 @@ def scores(overall: int, kind: str = "text") -> dict:
 
 def learned(*found: Judged, overlap: int = 1, mistrusted: tuple[str, ...] = ()) -> tuple[list[Signal], Counter[str]]:
     losses: Counter[str] = Counter()
-    items = settled(found, Plan(overlap=overlap), losses, mistrusted)
+    items = settled([replace(one, needed=overlap) for one in found], losses, mistrusted)
     return list(signals(items, losses)), losses
 
 
@@ -84,7 +89,7 @@ def test_a_comparison_is_a_pair_for_the_majority() -> None:
     assert [one.weight for one in found] == [1.0, 2 / 3]
     assert losses == {"tie, both bad, no majority, or alike": 2}
     assert learned(*said("5", 1, "tie"))[0] == []
-    assert learned(*said("6", 0, 1))[1] == {"disputed, and not decided": 1}
+    assert learned(*said("6", 0, 1))[1] == {"disputed, and not decided": 2}
 
 
 def test_a_ranking_is_a_pair_for_each_two_that_are_not_tied() -> None:
@@ -92,6 +97,10 @@ def test_a_ranking_is_a_pair_for_each_two_that_are_not_tied() -> None:
     choices = {c.name: 2 for c in RUBRICS["image"].criteria}
     found, _ = learned(judged("1", three, kind="compare", choices=choices, ranking=[[2], [0, 1]]))
     assert told(found) == [("pair", "c", "a"), ("pair", "c", "b")]
+    bad = choices | {"overall": "both_bad"}
+    assert learned(judged("1", three, kind="compare", choices=bad, ranking=[[2], [0, 1]]))[0] == []
+    with pytest.raises(FeedbackError, match="begins with another"):
+        judged("1", three, kind="compare", choices=choices, ranking=[[0], [1, 2]])
 
 
 def test_outputs_of_different_requests_or_alike_are_no_pair() -> None:
@@ -100,7 +109,20 @@ def test_outputs_of_different_requests_or_alike_are_no_pair() -> None:
         judged("1", [output("x"), other], kind="compare", choices={"overall": 0}),
         judged("2", [output("x"), output("x")], kind="compare", choices={"overall": 0}),
     )
-    assert found == [] and sum(losses.values()) == 2 and losses["outputs of different requests"] == 1
+    assert found == [] and sum(losses.values()) == 2 and losses["outputs of different requests or patients"] == 1
+
+
+def test_what_was_made_of_nothing_or_of_another_patient_has_no_like() -> None:
+    def rated(item: str, name: str, score: int, patient: str, inputs: list[dict]) -> Judged:
+        made = replace(output(name, "image", patient=patient), inputs=inputs)
+        return judged(item, [made], scores=scores(score, "image"))
+
+    same = [{"type": "text", "text": "One."}]
+    found, _ = learned(
+        rated("1", "a", 5, "p", []), rated("2", "b", 1, "q", []),
+        rated("3", "c", 5, "p", same), rated("4", "d", 1, "q", same),
+    )  # fmt: skip
+    assert {one.kind for one in found} == {"sft", "unpaired"}
 
 
 def test_good_and_bad_ratings_and_pairs_of_one_request_with_the_defects_of_the_worse() -> None:
@@ -129,7 +151,7 @@ def test_the_mean_of_raters_counts_and_waits_for_all() -> None:
 
 def test_an_adjudicator_decides_and_others_do_not_count() -> None:
     apart = [judged("1", [output("x")], rater, scores=scores(score)) for rater, score in (("a", 1), ("b", 5))]
-    assert learned(*apart)[1] == {"disputed, and not decided": 1}
+    assert learned(*apart)[1] == {"disputed, and not decided": 2}
     decided = judged("1", [output("x")], "c", purpose="adjudicate", scores=scores(5))
     found, _ = learned(*apart, decided)
     assert told(found) == [("sft", "x", None), ("unpaired", "x", None)]
@@ -142,14 +164,17 @@ def test_what_cannot_be_judged_is_gold_or_said_twice_teaches_nothing() -> None:
     again = [judged("3", [output("x")], occasion=n, scores=scores(score)) for n, score in ((0, 3), (1, 5))]
     found, losses = learned(unable, gold, *again)
     assert found == []
-    assert losses == {"could not be judged": 1, "a gold item": 1, "neither good nor bad": 1}
+    assert losses == {
+        "could not be judged": 1, "of a gold item, by which raters are checked": 1, "a repeated judgement": 1,
+        "neither good nor bad": 1,
+    }  # fmt: skip
 
 
 def test_the_word_of_mistrusted_raters_does_not_count() -> None:
     said = [judged("1", [output("x")], rater, scores=scores(score)) for rater, score in (("a", 1), ("b", 5))]
     found, _ = learned(*said, overlap=2, mistrusted=("a",))
     assert told(found) == [("sft", "x", None), ("unpaired", "x", None)]
-    assert learned(*said, overlap=2, mistrusted=("a", "b"))[1] == {"said by mistrusted raters alone": 1}
+    assert learned(*said, overlap=2, mistrusted=("a", "b"))[1] == {"of a mistrusted rater": 2}
 
 
 def test_a_patient_stays_together_and_so_does_a_request_of_nobody() -> None:
