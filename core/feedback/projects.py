@@ -22,6 +22,8 @@ from core.feedback.runs import is_import
 from core.feedback.studio_models import KINDS, PURPOSES, STATES, Item, Judgement, Member, Project, User
 
 BATCH = 500
+GROUND = "judgement"
+"""In a gold answer: the judgement that it was taken from."""
 SOURCES = ("models", "demo", "runs", "imports", "corrections")
 """Where outputs to rate may be from."""
 
@@ -114,7 +116,9 @@ class Projects:
         if project.kind == "correct" and responses[0].kind != "text":
             raise FeedbackError("Only a text can be corrected", value=ids[0], remedy="Rate the image instead")
         outputs = [output_of(response) for response in responses]
-        gold = new.gold and checked(project.kind, rubric, outputs, new.gold | {"opened": True}, complete=False)
+        given = (new.gold or {}) | {"opened": True}
+        ground = {name: given.pop(name) for name in (GROUND,) if name in given}
+        gold = new.gold and checked(project.kind, rubric, outputs, given, complete=False) | ground
         return {
             "id": new_id(), "project_id": project.id, "response_ids": ids, "content_sha256": shown,
             "gold": gold, "repeated": new.repeated, "taken": 0,
@@ -243,7 +247,9 @@ class Projects:
             if judgement.answer["cannot_judge"] is not None:
                 raise FeedbackError("Who cannot judge it knows no right answer", remedy="Choose another judgement")
             item = session.get_one(Item, judgement.item_id)
-            item.gold = {name: value for name, value in judgement.answer.items() if name != "shown"}
+            # Without free words; and with what it rests on, so that it goes when that is withdrawn.
+            said = {name: value for name, value in judgement.answer.items() if name not in ("shown", "comment")}
+            item.gold = said | {GROUND: judgement.id}
             audit.record_items(session, by.id, project_id, "mark gold")
 
     def members(self, by: Person, project_id: str) -> list[tuple[str, str]]:

@@ -14,6 +14,7 @@ from core.feedback.counting import counting, dispute
 from core.feedback.database import Database
 from core.feedback.models import Case, Generation, GenerationPicture, Response, utc_now
 from core.feedback.people import Person, existing, keep_one_maintainer
+from core.feedback.projects import GROUND
 from core.feedback.rubric import Plan
 from core.feedback.runs import patient_hash
 from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project
@@ -41,7 +42,9 @@ def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:
     now = utc_now()
     with database.writing() as session:
         parts = select(Member.project_id).where(Member.user_id == user_id)
-        projects = tombstones.hold_projects(session, session.scalars(parts).all())
+        gold = _gold_of(session, user_id)
+        held = tombstones.hold_projects(session, {*session.scalars(parts), *gold})
+        projects = [project for project in held if project.id in set(session.scalars(parts))]
         user = existing(session, user_id, disabled=True)
         user.login, user.password_hash, user.subject, user.salt = f"withdrawn-{user.id}", None, None, None
         user.disabled_at = user.disabled_at or now
@@ -49,6 +52,7 @@ def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:
         audit.record(session, by.id, audit.WITHDRAW, user)
         query = select(Judgement).where(Judgement.user_id == user_id, Judgement.withdrawn_at.is_(None))
         judgements = session.scalars(query.order_by(Judgement.id)).all()
+        _forget_gold(session, by.id, gold)
         buried = tombstones.bury(session, by.id, judgements, now)
         _give_back(session, user_id)
         for project in projects:
@@ -87,6 +91,25 @@ def withdraw_patient(database: Database, blobs: Blobs, by: Person, source: str, 
     forgetting.delete_unneeded(database, blobs, pictures)
     database.forget()
     return Withdrawn(generations, items, judgements)
+
+
+def _gold_of(session: Session, user_id: str) -> dict[str, list[str]]:
+    """The items whose gold answer is from somebody, by project."""
+    own = set(session.scalars(select(Judgement.id).where(Judgement.user_id == user_id)))
+    query = select(Item.project_id, Item.id, Item.gold).where(Item.gold.is_not(None))
+    found: dict[str, list[str]] = {}
+    for project_id, item_id, gold in session.execute(query) if own else ():
+        if gold.get(GROUND) in own:
+            found.setdefault(project_id, []).append(item_id)
+    return found
+
+
+def _forget_gold(session: Session, by: str, gold: dict[str, list[str]]) -> None:
+    for project_id, item_ids in sorted(gold.items()):
+        for start in range(0, len(item_ids), BATCH):
+            for item in session.scalars(select(Item).where(Item.id.in_(item_ids[start : start + BATCH]))):
+                item.gold = None
+        audit.record_items(session, by, project_id, "withdraw gold")
 
 
 def _give_back(session: Session, user_id: str) -> None:

@@ -43,6 +43,19 @@ def files(folder: Path) -> set[str]:
     return {path.stem for path in folder.rglob("*.png")}
 
 
+def test_a_gold_answer_goes_with_the_person_that_it_is_from(team: Team, engine: sa.Engine) -> None:
+    project, projects, (rita, ralf, _) = team.project(count=2), team.store.projects, team.raters
+    team.judge_all(rita, project, 5, comment="Words of hers.")
+    for one in rows(engine, "judgements"):
+        projects.mark_gold(team.maintainer, one.id)
+    copied = team.project(items=projects.gold_items(team.maintainer, project), name="checked")
+    team.judge_all(ralf, copied, 5)
+    assert "of hers" not in repr(rows(engine, "items"))
+    team.store.withdraw_person(team.maintainer, rita.id)
+    assert [one.gold for one in rows(engine, "items")] == [None] * 4
+    assert projects.gold_items(team.maintainer, copied) == []
+
+
 def test_a_person_who_withdraws_leaves_tombstones_and_the_items_go_to_others(team: Team, engine: sa.Engine) -> None:
     store, project, (rita, ralf, rosa) = team.store, team.project(count=2), team.raters
     task = team.next(rita, project)

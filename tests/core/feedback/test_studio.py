@@ -91,7 +91,8 @@ def test_a_judgement_becomes_the_gold_answer_also_of_another_project(team: Team,
     ((judgement, answer_given),) = judgements(engine, "id", "answer")[:1]
     projects.mark_gold(team.maintainer, judgement)
     (gold,) = projects.gold_items(team.maintainer, project)
-    assert gold.gold == {name: value for name, value in answer_given.items() if name != "shown"}
+    said = {name: value for name, value in answer_given.items() if name not in ("shown", "comment")}
+    assert gold.gold == said | {"judgement": judgement}
     other = team.project(items=projects.gold_items(team.maintainer, project), name="checked")
     team.judge_all(team.raters[1], other, 1)
     (standing,) = standings(columns(team.store.database, other, None))
