@@ -13,6 +13,7 @@ from pathlib import Path
 import httpx
 import numpy as np
 import pytest
+import torch
 from PIL import Image as PILImage
 from playwright.sync_api import BrowserContext, Page, expect
 
@@ -70,6 +71,15 @@ def start(data: Path, port: int, **settings: str) -> subprocess.Popen:
 
 def fill(store: StudioStore, maintainer: Person) -> None:
     """Edits by nano, of the scans that pydicom brings along."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)  # beside browsers and servers several would wait for each other
+    try:
+        _draw(store, maintainer)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _draw(store: StudioStore, maintainer: Person) -> None:
     generator, task = Generator(load(NANO)), TASKS["super_resolution"]
     few = ImageSampling(**{**vars(image_sampling(generator.config, task)), "num_timesteps": 3})
     examples = load_examples()
