@@ -6,12 +6,10 @@ and no answer holds a model, a version or another person.
 
 from __future__ import annotations
 
-import asyncio
 import io
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -37,9 +35,6 @@ OWN_HEADER = "x-unimed-studio"
 LARGEST_BODY = 1 << 20
 TRIES, TRIES_SECONDS = 10, 300.0
 """So many wrong passwords for one name in so long; then it has to wait."""
-WORKERS = 8
-"""So many raters are served at once, and the others wait in the order in which they came. Python runs one thread at a
-time: with many, whoever holds a lock of the database would have to wait for all who do not."""
 
 HERE = Path(__file__).parent
 STATIC = {"board": HERE / "board", "elements": HERE.parent / "core" / "elements"}
@@ -69,7 +64,6 @@ class Doors:
         self._store = store
         self._failures: dict[str, deque[float]] = defaultdict(deque)
         self._lock = Lock()
-        self._workers = ThreadPoolExecutor(WORKERS, "studio")
 
     # Around every call
 
@@ -97,7 +91,7 @@ class Doors:
         return call
 
     async def _work(self, request: Request, work: Callable[[Person], Result]) -> Result:
-        """Does something for whoever is logged in, when it is their turn.
+        """Does something for whoever is logged in.
 
         Raises:
             NotLoggedIn: nobody is.
@@ -110,7 +104,7 @@ class Doors:
                 raise NotLoggedIn("You are not logged in", remedy="Log in again; what was saved is kept")
             return work(person)
 
-        return await asyncio.get_running_loop().run_in_executor(self._workers, known)
+        return await run_in_threadpool(known)
 
     # Coming and going
 
