@@ -8,11 +8,12 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.studio_raters import start_studio
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
 from core.sequence import Text
 from tests.browser import Checker
-from tests.studio.conftest import OUTPUTS, LogIn, Studio, start
+from tests.studio.conftest import OUTPUTS, LogIn, Studio
 
 NAME = "Sharper or not"
 DISPUTED = 3
@@ -146,7 +147,7 @@ def test_what_was_entered_survives_a_reload_a_full_disk_and_a_killed_server(stud
     studio.process.wait()
     page.get_by_label("Comment").fill("A line at the left edge, and one at the right")
     expect(page.locator(".ub-saved")).to_contain_text("Not saved yet")
-    studio.process = start(studio.data, int(studio.url.rstrip("/").rpartition(":")[2]))
+    studio.process = start_studio(studio.data, int(studio.url.rstrip("/").rpartition(":")[2]))
     expect(page.locator(".ub-saved")).to_have_text("Saved")
     page.reload()
     expect(page.get_by_label("Comment")).to_have_value("A line at the left edge, and one at the right")
