@@ -16,7 +16,6 @@ import argparse
 import json
 import os
 import random
-import resource
 import subprocess
 import sys
 import tempfile
@@ -52,15 +51,17 @@ FULL_SECONDS = 5
 """So long the disk is full."""
 
 
-def start_studio(data: Path, port: int, database: str | None = None, log: Path | None = None) -> subprocess.Popen:
+def start_studio(
+    data: Path, port: int, settings: dict[str, str] | None = None, log: Path | None = None
+) -> subprocess.Popen:  # fmt: skip
     """Starts the studio and waits until it answers.
 
     Args:
-        database: its URL; SQLite in the folder without it.
+        settings: as environment variables, on top of the folder of its data; those of this machine do not count.
         log: what it writes goes there.
     """
     given = {name: value for name, value in os.environ.items() if name != "SPACE_ID" and not name.startswith("UNIMED_")}
-    given |= {"UNIMED_DATA": str(data), **({"UNIMED_DATABASE": database} if database else {})}
+    given |= {"UNIMED_DATA": str(data)} | (settings or {})
     command = [sys.executable, "-m", "studio.app", "--port", str(port)]
     with ExitStack() as stack:
         out = stack.enter_context(log.open("ab")) if log else None
@@ -123,7 +124,7 @@ class House:
     """Seconds for which it was down."""
 
     def start(self) -> None:
-        self.process = start_studio(self.data, self.port, self.database, self.log)
+        self.process = start_studio(self.data, self.port, {"UNIMED_DATABASE": self.database}, self.log)
 
     def kill(self) -> None:
         begin = time.perf_counter()
@@ -144,6 +145,8 @@ class House:
                 self.cluster.start()  # it gives up where it can write no log: whoever runs it starts it again
                 how += ", PostgreSQL went down and was started again"
         elif self.cluster is None and sys.platform == "linux":
+            import resource
+
             _, most = limits = resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE)
             resource.prlimit(self.process.pid, resource.RLIMIT_FSIZE, (4096, most))
             time.sleep(FULL_SECONDS)

@@ -13,7 +13,6 @@ import secrets
 import time
 from collections import defaultdict, deque
 from collections.abc import Awaitable, Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict
 from datetime import datetime
 from pathlib import Path
@@ -40,9 +39,6 @@ OWN_HEADER = "x-unimed-studio"
 LARGEST_BODY = 1 << 20
 TRIES, TRIES_SECONDS = 10, 300.0
 """So many wrong passwords for one name in so long; then it has to wait."""
-WORKERS = 8
-"""So many raters are served at once, and the others wait in the order in which they came. Python runs one thread at a
-time: with many, whoever holds a lock of the database would have to wait for all who do not."""
 LONGEST_NAME = 200
 HASHING = 2
 """So many passwords are tried at once: each takes 64 MiB."""
@@ -105,7 +101,6 @@ class Doors:
         self._store, self._tickets = store, tickets
         self._failures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TRIES))
         self._hashing = asyncio.Semaphore(HASHING)
-        self._workers = ThreadPoolExecutor(WORKERS, "studio")
 
     # Around every call
 
@@ -133,7 +128,7 @@ class Doors:
         return call
 
     async def _work(self, request: Request, work: Callable[[Person], Result]) -> Result:
-        """Does something for whoever is logged in, when it is their turn.
+        """Does something for whoever is logged in.
 
         Raises:
             NotLoggedIn: nobody is.
@@ -146,7 +141,7 @@ class Doors:
                 raise NotLoggedIn("You are not logged in", remedy="Log in again; what was saved is kept")
             return work(person)
 
-        return await asyncio.get_running_loop().run_in_executor(self._workers, known)
+        return await run_in_threadpool(known)
 
     # Coming and going
 

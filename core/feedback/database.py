@@ -29,7 +29,7 @@ log = logging.getLogger(__name__)
 MIGRATIONS = Path(__file__).parent / "migrations"
 WAIT_SECONDS = 30.0
 """So long a write waits for the others."""
-CONNECTIONS = 10
+CONNECTIONS = 20
 """So many connections to PostgreSQL are kept open; more, up to ten, are made for a moment."""
 _alembic = Lock()
 """Alembic keeps what it works on in its modules: one migration at a time in a process."""

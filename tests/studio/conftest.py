@@ -2,21 +2,18 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
-import sys
-import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import httpx
 import numpy as np
 import pytest
 import torch
 from PIL import Image as PILImage
 from playwright.sync_api import BrowserContext, Page, expect
 
+from benchmarks.studio_raters import start_studio
 from core.config import NANO, ImageSampling
 from core.feedback.people import Person
 from core.feedback.projects import NewItem
@@ -29,7 +26,7 @@ from core.model.checkpoint import load
 from core.sequence import Image, Text
 from core.tasks import TASKS
 from demo.examples import load_examples
-from tests.browser import NOT_OURS, ROOT, free_port
+from tests.browser import free_port
 
 PASSWORD = "correct horse"
 OUTPUTS = 40
@@ -49,24 +46,6 @@ class Studio:
 
 def open_store(data: Path) -> StudioStore:
     return StudioStore(f"sqlite:///{data / 'feedback.sqlite'}", data / "pictures")
-
-
-def start(data: Path, port: int, **settings: str) -> subprocess.Popen:
-    """Starts the studio and waits until it answers. What it says lies beside its data."""
-    given = {name: value for name, value in os.environ.items() if name not in NOT_OURS}
-    command = [sys.executable, "-m", "studio.app", "--port", str(port)]
-    given |= {"UNIMED_DATA": str(data)} | settings
-    with (data / "said.log").open("ab") as said:
-        process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=said, stderr=said)
-    deadline = time.monotonic() + SECONDS
-    while time.monotonic() < deadline:
-        assert process.poll() is None, "The studio did not start"
-        try:
-            httpx.get(f"http://127.0.0.1:{port}/_stcore/health", trust_env=False).raise_for_status()
-            return process
-        except httpx.HTTPError:
-            time.sleep(0.1)
-    raise AssertionError("The studio did not answer")
 
 
 def fill(store: StudioStore, maintainer: Person) -> None:
@@ -141,7 +120,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
         store.people.add(mona, name, role, PASSWORD)
         people[name] = store.people.of_token(store.people.log_in(name, PASSWORD))
     fill(store, mona)
-    process = start(data, port)
+    process = start_studio(data, port)
     studio = Studio(f"http://127.0.0.1:{port}/", data, process, store, people)
     yield studio
     studio.process.terminate()  # it may be another one by now

@@ -13,11 +13,12 @@ from joserfc import jwt
 from joserfc.jwk import OctKey
 from playwright.sync_api import BrowserContext, Page, expect
 
+from benchmarks.studio_raters import start_studio
 from core.feedback.people import Person
 from core.feedback.rubric import RUBRICS
 from studio.server import COOKIE
 from tests.browser import free_port
-from tests.studio.conftest import PASSWORD, Studio, furnish, open_store, start
+from tests.studio.conftest import PASSWORD, Studio, furnish, open_store
 from tests.studio.provider import CLIENT, SECRET, Provider
 
 pytestmark = [
@@ -51,7 +52,7 @@ def studio(provider: Provider, tmp_path_factory: pytest.TempPathFactory) -> Iter
     (home / ".streamlit" / "secrets.toml").write_text(written)
     store = open_store(data)
     house = furnish(store)
-    process = start(data, port, HOME=str(home))
+    process = start_studio(data, port, {"HOME": str(home)}, data / "said.log")
     yield Studio(f"http://127.0.0.1:{port}/", data, process, store, house.people)
     process.terminate()
     process.wait(60)

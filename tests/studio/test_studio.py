@@ -8,13 +8,14 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Page, expect
 
+from benchmarks.studio_raters import start_studio
 from core.feedback.judged import judged
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
 from core.sequence import Text
 from tests.browser import Checker
 from tests.core.feedback.builders import picture
-from tests.studio.conftest import OUTPUTS, LogIn, Studio, start
+from tests.studio.conftest import OUTPUTS, LogIn, Studio
 
 NAME = "Sharper or not"
 DISPUTED = 3
@@ -172,7 +173,7 @@ def test_files_become_a_project(studio: Studio, log_in: LogIn, tmp_path: Path) -
     expect(page.get_by_text("left out: 1")).to_be_visible()
 
 
-def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, log_in: LogIn) -> None:
+def test_what_was_entered_survives_a_reload_a_full_disk_and_a_killed_server(studio: Studio, log_in: LogIn) -> None:
     ids = studio.store.projects.responses(studio.people["mona"], "image")[:2]
     make(studio, "Interrupted", "rate", RUBRICS["image"], [NewItem((one,)) for one in ids], "rolf")
     page = log_in("rolf")
@@ -190,33 +191,22 @@ def test_what_was_entered_survives_a_reload_and_a_killed_server(studio: Studio, 
     expect(page.locator("[name=ub-anatomy][value='2']")).to_be_checked()
     expect(page.locator("[name=ub-confidence][value='1']")).to_be_checked()
     expect(page.locator(".ub-rows input:checked")).to_have_count(2)
+    page.route("**/save", lambda route: route.fulfill(status=503, json={"error": "The disk is full."}))
+    page.get_by_label("Comment").fill("A line at the left edge, or")
+    expect(page.locator(".ub-saved")).to_contain_text("Not saved yet: The disk is full.")
+    page.unroute("**/save")
+    expect(page.locator(".ub-saved")).to_have_text("Saved")
+    page.reload()
+    expect(page.get_by_label("Comment")).to_have_value("A line at the left edge, or")
     studio.process.kill()
     studio.process.wait()
     page.get_by_label("Comment").fill("A line at the left edge, and one at the right")
     expect(page.locator(".ub-saved")).to_contain_text("Not saved yet")
-    studio.process = start(studio.data, int(studio.url.rstrip("/").rpartition(":")[2]))
+    studio.process = start_studio(studio.data, int(studio.url.rstrip("/").rpartition(":")[2]))
     expect(page.locator(".ub-saved")).to_have_text("Saved")
     page.reload()
     expect(page.get_by_label("Comment")).to_have_value("A line at the left edge, and one at the right")
     page.keyboard.press("Escape")
-
-
-def test_what_was_entered_is_saved_when_there_is_room_again(studio: Studio, log_in: LogIn) -> None:
-    (one,) = studio.store.projects.responses(studio.people["mona"], "image")[:1]
-    make(studio, "No room", "rate", RUBRICS["image"], [NewItem((one,))], "rolf")
-    page = log_in("rolf")
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name="No room").click()
-    standing(page, 0, 1)
-    page.route("**/save", lambda route: route.fulfill(status=503, json={"error": "The disk is full."}))
-    page.get_by_label("Comment").fill("Typed while the disk was full")
-    expect(page.locator(".ub-saved")).to_contain_text("The disk is full.")
-    page.unroute("**/save")
-    expect(page.locator(".ub-saved")).to_have_text("Saved")
-    page.reload()
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name="No room").click()
-    expect(page.get_by_label("Comment")).to_have_value("Typed while the disk was full")
 
 
 def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:

@@ -23,12 +23,13 @@ from streamlit.proto.WidgetStates_pb2 import WidgetState, WidgetStates
 from websockets.exceptions import InvalidStatus
 from websockets.sync.client import ClientConnection, connect
 
+from benchmarks.studio_raters import start_studio
 from core.feedback.people import Person
 from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
 from studio.server import API, COOKIE, OWN_HEADER
 from tests.browser import free_port
-from tests.studio.conftest import PASSWORD, House, Studio, furnish, open_store, start
+from tests.studio.conftest import PASSWORD, House, Studio, furnish, open_store
 
 SECRETS = ("nano-secret", "ffffffff", "timesteps", "4711", "Theirs", "ralf", "rolf", "mona", "argon2", "sqlite")
 """What rita must not see: versions, settings, seeds, another project, other people, where it is kept."""
@@ -93,7 +94,7 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     store = open_store(data)
     house = furnish(store)
     _judge(store, house)
-    process = start(data, port)
+    process = start_studio(data, port, log=data / "said.log")
     yield Studio(f"http://127.0.0.1:{port}/", data, process, store, house.people)
     process.terminate()
     process.wait(60)
