@@ -142,6 +142,7 @@ def test_a_maintainer_makes_a_snapshot_of_what_was_said(studio: Studio, log_in: 
     go(page, "Snapshots")
     page.get_by_label("Out of the projects").click()
     page.get_by_role("option", name=NAME).click()
+    page.keyboard.press("Escape")  # the list of the others
     page.get_by_role("button", name="Make a snapshot").click()
     expect(page.get_by_text("Left out: ")).to_be_visible()
     (snapshot,) = studio.store.snapshots.all(mona)
