@@ -158,6 +158,18 @@ def _feedback_parser(commands: argparse._SubParsersAction) -> None:
     imports.add_argument("--labels", nargs="+", metavar="LABEL", help="of regions, in place of the rubric's")
     imports.set_defaults(command=_feedback_import)
 
+    withdraw = commands.add_parser("withdraw", help="take back what is kept of a person or a patient, for good")
+    whom = withdraw.add_subparsers(required=True, metavar="WHOM")
+    person = whom.add_parser("person", help="the name of an account and all that it has said, also when it has ended")
+    person.add_argument("name")
+    person.set_defaults(command=_feedback_withdraw_person)
+    patient = whom.add_parser("patient", help="a patient's pictures, what models made of them, what was said of that")
+    patient.add_argument("source", help="where it came from; a wrong one lists them")
+    patient.add_argument("patient", help="as it was there; only its digest is compared")
+    patient.set_defaults(command=_feedback_withdraw_patient)
+    for one in (person, patient):
+        one.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
+
     run = commands.add_parser("run", help="do a task on every file with several seeds, to have the outputs rated")
     run.add_argument("files", nargs="*", help="DICOM, NIfTI, PNG, JPEG or TIFF, for tasks that take one")
     run.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
@@ -325,6 +337,27 @@ def _feedback_user(options: argparse.Namespace) -> None:
     with _studio_store() as store:
         store.people.add(None, options.name, options.role, password)
     print(f"{options.name} can log in as {options.role}")
+
+
+def _feedback_withdraw_person(options: argparse.Namespace) -> None:
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        found = [user_id for user_id, login in store.people.to_withdraw(by).items() if login == options.name]
+        if not found:
+            remedy = "Write it as on the page People; it may be withdrawn already"
+            raise FeedbackError("There is no such account", value=options.name, remedy=remedy)
+        done = store.withdraw_person(by, *found)
+    print(f"Withdrawn: {options.name}, with {done.judgements} judgements")
+
+
+def _feedback_withdraw_patient(options: argparse.Namespace) -> None:
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        if options.source not in (sources := store.sources(by)):
+            remedy = f"Use one of {', '.join(sources)}" if sources else "No patient is kept"
+            raise FeedbackError("There is no such source", value=options.source, remedy=remedy)
+        done = store.withdraw_patient(by, options.source, options.patient)
+    print(f"Withdrawn: {done.generations} runs, {done.items} items, {done.judgements} judgements")
 
 
 def _feedback_export(options: argparse.Namespace) -> None:

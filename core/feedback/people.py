@@ -99,6 +99,17 @@ class People:
             query = select(User).where(User.disabled_at.is_(None)).order_by(User.login)
             return [_person(user) for user in session.scalars(query)]
 
+    def to_withdraw(self, by: Person) -> dict[str, str]:
+        """The login names of all accounts whose words can be withdrawn, by their ids: also of those that have ended.
+
+        Raises:
+            AccessError: ``by`` is no maintainer.
+        """
+        by.need("maintainer")
+        with self._database.reading() as session:
+            query = select(User.id, User.login).where(User.salt.is_not(None)).order_by(User.login)
+            return {user_id: login for user_id, login in session.execute(query)}
+
     def change_role(self, by: Person, user_id: str, role: str) -> None:
         """
         Raises:

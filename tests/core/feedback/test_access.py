@@ -78,6 +78,8 @@ def test_what_is_a_maintainers_is_refused_to_others(team: Team) -> None:
         for call in (
             lambda by=person: store.people.add(by, "eve", "maintainer", "long enough"),
             lambda by=person: store.people.everyone(by),
+            lambda by=person: store.people.to_withdraw(by),
+            lambda by=person: store.sources(by),
             lambda by=person: store.people.change_role(by, by.id, "maintainer"),
             lambda by=person: store.people.change_password(by, team.maintainer.id, "long enough"),
             lambda by=person: store.people.disable(by, team.maintainer.id),
