@@ -344,7 +344,7 @@ def _feedback_withdraw_person(options: argparse.Namespace) -> None:
         by = store.people.named(options.by)
         found = [user_id for user_id, login in store.people.to_withdraw(by).items() if login == options.name]
         if not found:
-            remedy = "Write it as on the page People; it may be withdrawn already"
+            remedy = "Write it as on the page Rights and log; it may be withdrawn already"
             raise FeedbackError("There is no such account", value=options.name, remedy=remedy)
         done = store.withdraw_person(by, *found)
     print(f"Withdrawn: {options.name}, with {done.judgements} judgements")

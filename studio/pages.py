@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import people, progress, projects, rate, rights, snapshots
+from studio.views import account, people, progress, projects, rate, rights, snapshots
 
 NOTICE = "Outputs are AI-generated unless they were imported: for research, not for diagnosis."
 # Less of the page is margin: pictures need the room.
@@ -30,6 +30,8 @@ def main() -> None:
         pages.append(st.Page(lambda: snapshots.show(person), title="Snapshots", url_path="snapshots"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
         pages.append(st.Page(lambda: rights.show(person), title="Rights and log", url_path="rights"))
+    if context.store().people.has_password(person):
+        pages.append(st.Page(account.show, title="My account", url_path="account"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
     chosen.run()

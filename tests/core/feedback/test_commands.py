@@ -171,7 +171,8 @@ def test_a_person_and_a_patient_are_withdrawn_on_the_machine(store: StudioStore,
     for wrong, why in [
         (["person", "rita", *by], "no such account"), (["person", "judith", "--by", "ralf"], "not for you"),
         (["patient", "ward", "Doe", *by], "Use one of archive"),
-        (["patient", "archive", "Roe", *by], "nothing of such"), (["patient", "archive", "Doe", "--by", "ralf"], "not for you"),
+        (["patient", "archive", "Roe", *by], "nothing of such"),
+        (["patient", "archive", "Doe", "--by", "ralf"], "not for you"),
     ]:  # fmt: skip
         status, said = withdraw(*wrong)
         assert status == 2 and why in said and "Roe" not in said
