@@ -393,9 +393,11 @@ def _feedback_import(options: argparse.Namespace) -> None:
         found = store.imports.read(by, options.kind, options.path, asks=asks, rubric=rubric)
         print("\n".join([*found.lines(), f"{len(found.items)} outputs are there to be judged"]))
         if options.project:
-            project_id = project.id if project else store.projects.make(by, options.project, asks, rubric)
-            count = store.projects.add_items(by, project_id, found.items)
-            print(f"{options.project} is a draft with {count} items")
+            if project:
+                store.projects.add_items(by, project.id, found.items)
+            else:
+                store.projects.make(by, options.project, asks, rubric, items=found.items)
+            print(f"{options.project} is a draft with {len(found.items)} items")
 
 
 def _feedback_run(options: argparse.Namespace) -> None:

@@ -6,9 +6,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from core.feedback.studio import StudioStore
+from core.feedback.studio_models import Judgement
+from studio.views.projects import _named
 from tests.core.feedback.team import Team
 from tests.studio.conftest import open_store
 
@@ -24,6 +27,13 @@ def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StudioSto
 @pytest.fixture
 def team(store: StudioStore) -> Team:
     return Team.of(store)
+
+
+def projects() -> None:
+    from studio import context
+    from studio.views import projects
+
+    projects.show(context.store().people.named("mona"))
 
 
 def rights() -> None:
@@ -63,3 +73,33 @@ def test_who_has_left_and_a_patient_are_withdrawn(team: Team) -> None:
     app.selectbox[1].select("archive")
     press(app, "Withdraw the patient")
     assert "Withdrawn: 2 runs" in app.success[0].value and app.selectbox[1].options == []
+
+
+def test_a_project_that_cannot_be_keeps_no_name(team: Team) -> None:
+    before = team.project(count=3)
+    team.judge_all(team.raters[0], before)
+    gold = team.store.projects
+    with team.store.database.reading() as session:
+        judgement = session.scalar(sa.select(Judgement.id))
+    gold.mark_gold(team.maintainer, judgement)
+    app = opened(projects)
+    app.text_input[0].input("Quality")
+    next(one for one in app.selectbox if one.label == "Gold items of the project").select(before).run()
+    press(app, "Make it")
+    made = {one.name: one for one in gold.of(team.maintainer)}["Quality"]
+    assert made.items == 3, "the gold item is among them once"
+    assert len(gold.gold_items(team.maintainer, made.id)) == 1
+
+
+def test_files_of_one_name_are_all_taken() -> None:
+    class Sent:
+        def __init__(self, name: str, content: bytes) -> None:
+            self.name, self._content = name, content
+
+        def getvalue(self) -> bytes:
+            return self._content
+
+    sent = [Sent(name, bytes([n])) for n, name in enumerate(("a.png", "a (2).png", "a.png", "a.png", "b"))]
+    named = _named(sent)
+    assert list(named.values()) == [bytes([n]) for n in range(5)]
+    assert list(named) == ["a.png", "a (2).png", "a (3).png", "a (4).png", "b"]
