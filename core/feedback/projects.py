@@ -299,9 +299,7 @@ def _there(query: Select, kind: str, task: str, author: str) -> Select:
     return query.where(Generation.task == task) if task else query
 
 
-def need_part(
-    session: Session, person: Person, project: Project | None, purpose: str | None = None, *, hold: bool = False
-) -> None:
+def need_part(session: Session, person: Person, project: Project | None, purpose: str, *, hold: bool = False) -> None:
     """
     Args:
         hold: that nobody ends or withdraws the account until the transaction ends.
@@ -315,7 +313,7 @@ def need_part(
         if hold:
             query = query.with_for_update(read=True, key_share=True, of=User)
         parts = session.scalars(query).all()
-        if purpose in parts or (purpose is None and parts):
+        if purpose in parts:
             return
     raise _unseen()
 

@@ -9,9 +9,13 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
+from core.feedback.projects import NewItem
+from core.feedback.store import FeedbackStore
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Judgement
+from core.sequence import Text
 from studio.views.projects import _named
+from tests.core.feedback.builders import add, picture
 from tests.core.feedback.team import Team
 from tests.studio.conftest import open_store
 
@@ -34,6 +38,14 @@ def projects() -> None:
     from studio.views import projects
 
     projects.show(context.store().people.named("mona"))
+
+
+def items() -> None:
+    from studio import context
+    from studio.views import items
+
+    mona = context.store().people.named("mona")
+    items.show(mona, context.store().projects.of(mona)[0])
 
 
 def rights() -> None:
@@ -89,6 +101,28 @@ def test_a_project_that_cannot_be_keeps_no_name(team: Team) -> None:
     made = {one.name: one for one in gold.of(team.maintainer)}["Quality"]
     assert made.items == 3, "the gold item is among them once"
     assert len(gold.gold_items(team.maintainer, made.id)) == 1
+
+
+def test_a_decision_by_hand_rests_on_the_judgement_that_was_chosen(team: Team, tmp_path: Path) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", tmp_path / "pictures") as visits:
+        code = visits.give_consent()
+        run = add(visits, code, "run", inputs=[picture(1)], outputs=[Text("A text.")])
+        visits.rate(code, run.response_ids[0], 1)
+    project = team.project(items=[NewItem(run.response_ids)])
+    (rita, ralf), say = team.raters, {"scores": {"anatomy": 3, "overall": 3}}
+    team.submit(rita, team.next(rita, project), **say)
+    team.submit(ralf, team.next(ralf, project), scores={}, cannot_judge="other")
+    app = opened(items)
+    app.number_input[0].set_value(1).run()
+    ground = next(one for one in app.selectbox if one.label.startswith("Whether it counts"))
+    assert len(ground.options) == 1, "ralf could not judge it"
+    assert all(one.disabled for one in app.button if one.label in ("Confirmed", "Rejected"))
+    with team.store.database.reading() as session:
+        judgement = session.scalar(sa.select(Judgement.id).where(Judgement.user_id == rita.id))
+    ground.select(judgement).run()
+    press(app, "Confirmed")
+    newest = team.store.events(team.maintainer, 1)[0]
+    assert (newest.action, newest.after["trust"], newest.after["judgement"]) == ("decide trust", "confirmed", judgement)
 
 
 def test_files_of_one_name_are_all_taken() -> None:
