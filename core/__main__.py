@@ -133,7 +133,14 @@ def _records_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _feedback_parser(commands: argparse._SubParsersAction) -> None:
-    verify = commands.add_parser("verify", help="find edits of the database behind the studio's back; status 1 if any")
+    verify = commands.add_parser(
+        "verify",
+        help="find edits of the database behind the studio's back; status 1 if any",
+        description="Finds edits behind the studio's back of the log, accounts, projects, members, items and what they "
+        "show, judgements and their assignments, snapshots, trainings, and what visitors' feedback counts for. Not of "
+        "drafts, leases, logins, consents, and what visitors' thumbs, votes and comments say. Files of pictures are "
+        "checked when they are read.",
+    )
     verify.set_defaults(command=_feedback_verify)
 
     user = commands.add_parser("user", help="make an account; its password is asked for, or is in UNIMED_PASSWORD")

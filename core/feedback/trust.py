@@ -1,4 +1,5 @@
-"""What visitors of the demo say counts once a clinician agrees: untrusted feedback becomes confirmed or rejected.
+"""What visitors of the demo say is marked once a clinician agrees: untrusted feedback becomes confirmed or rejected. So
+far nothing but the page of an item reads that mark.
 
 It follows from what is said in the studio of the same output, and goes back with it: a thumb or a correction from how
 the output was rated or whether it was accepted, a vote from who has won. Where clinicians differ, nothing follows until

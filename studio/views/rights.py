@@ -83,7 +83,7 @@ def _log(person: Person) -> None:
         if found:
             st.error("\n\n".join(["Something was changed behind the studio's back:", *found[:50]]))
         else:
-            st.success("Every row is as the studio left it.")
+            st.success("Every row that the log vouches for is as the studio left it.")
     events = store.events(person, NEWEST)
     rows = [
         {
