@@ -8,13 +8,16 @@ from studio import context
 from studio.views import account, people, progress, projects, rate, rights, snapshots
 
 NOTICE = "Outputs are AI-generated unless they were imported: for research, not for diagnosis."
-# Less of the page is margin: pictures need the room.
-ROOMY = '<style>[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }</style>'
+# Less of the page is margin: pictures need the room. Streamlit's captions are too pale to be read by everybody.
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }
+div[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.75; }
+</style>"""
 
 
 def main() -> None:
     st.set_page_config(page_title="UniMed Studio", page_icon="🩻", layout="wide")
-    st.html(ROOMY)
+    st.html(STYLE)
     person = context.person()
     if person is None:
         st.title("UniMed Studio")
