@@ -133,7 +133,14 @@ def _records_parser(commands: argparse._SubParsersAction) -> None:
 
 
 def _feedback_parser(commands: argparse._SubParsersAction) -> None:
-    verify = commands.add_parser("verify", help="find edits of the database behind the studio's back; status 1 if any")
+    verify = commands.add_parser(
+        "verify",
+        help="find edits of the database behind the studio's back; status 1 if any",
+        description="Finds edits behind the studio's back of the log, accounts, projects, members, items and what they "
+        "show, judgements and their assignments, snapshots, trainings, and what visitors' feedback counts for. Not of "
+        "drafts, leases, logins, consents, and what visitors' thumbs, votes and comments say. Files of pictures are "
+        "checked when they are read.",
+    )
     verify.set_defaults(command=_feedback_verify)
 
     user = commands.add_parser("user", help="make an account; its password is asked for, or is in UNIMED_PASSWORD")
@@ -157,6 +164,18 @@ def _feedback_parser(commands: argparse._SubParsersAction) -> None:
     imports.add_argument("--rubric", default="image", help="image, edit, text or training data (default: image)")
     imports.add_argument("--labels", nargs="+", metavar="LABEL", help="of regions, in place of the rubric's")
     imports.set_defaults(command=_feedback_import)
+
+    withdraw = commands.add_parser("withdraw", help="take back what is kept of a person or a patient, for good")
+    whom = withdraw.add_subparsers(required=True, metavar="WHOM")
+    person = whom.add_parser("person", help="the name of an account and all that it has said, also when it has ended")
+    person.add_argument("name")
+    person.set_defaults(command=_feedback_withdraw_person)
+    patient = whom.add_parser("patient", help="a patient's pictures, what models made of them, what was said of that")
+    patient.add_argument("source", help="where it came from; a wrong one lists them")
+    patient.add_argument("patient", help="as it was there; only its digest is compared")
+    patient.set_defaults(command=_feedback_withdraw_patient)
+    for one in (person, patient):
+        one.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
 
     run = commands.add_parser("run", help="do a task on every file with several seeds, to have the outputs rated")
     run.add_argument("files", nargs="*", help="DICOM, NIfTI, PNG, JPEG or TIFF, for tasks that take one")
@@ -327,6 +346,27 @@ def _feedback_user(options: argparse.Namespace) -> None:
     print(f"{options.name} can log in as {options.role}")
 
 
+def _feedback_withdraw_person(options: argparse.Namespace) -> None:
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        found = [user_id for user_id, login in store.people.to_withdraw(by).items() if login == options.name]
+        if not found:
+            remedy = "Write it as on the page Rights and log; it may be withdrawn already"
+            raise FeedbackError("There is no such account", value=options.name, remedy=remedy)
+        done = store.withdraw_person(by, *found)
+    print(f"Withdrawn: {options.name}, with {done.judgements} judgements")
+
+
+def _feedback_withdraw_patient(options: argparse.Namespace) -> None:
+    with _studio_store() as store:
+        by = store.people.named(options.by)
+        if options.source not in (sources := store.sources(by)):
+            remedy = f"Use one of {', '.join(sources)}" if sources else "No patient is kept"
+            raise FeedbackError("There is no such source", value=options.source, remedy=remedy)
+        done = store.withdraw_patient(by, options.source, options.patient)
+    print(f"Withdrawn: {done.generations} runs, {done.items} items, {done.judgements} judgements")
+
+
 def _feedback_export(options: argparse.Namespace) -> None:
     with _studio_store() as store:
         by = store.people.named(options.by)
@@ -360,9 +400,11 @@ def _feedback_import(options: argparse.Namespace) -> None:
         found = store.imports.read(by, options.kind, options.path, asks=asks, rubric=rubric)
         print("\n".join([*found.lines(), f"{len(found.items)} outputs are there to be judged"]))
         if options.project:
-            project_id = project.id if project else store.projects.make(by, options.project, asks, rubric)
-            count = store.projects.add_items(by, project_id, found.items)
-            print(f"{options.project} is a draft with {count} items")
+            if project:
+                store.projects.add_items(by, project.id, found.items)
+            else:
+                store.projects.make(by, options.project, asks, rubric, items=found.items)
+            print(f"{options.project} is a draft with {len(found.items)} items")
 
 
 def _feedback_run(options: argparse.Namespace) -> None:

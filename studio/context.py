@@ -19,16 +19,16 @@ IDENTITY = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "serv
 FRESH_SECONDS = 300
 """Streamlit remembers for a month whom a provider has vouched for. Only what it has just said opens a login of ours."""
 
-_ENTER = """
+_FORM = """
 export default function({ parentElement, data }) {
   const form = parentElement.querySelector("form"), told = parentElement.querySelector("[role=alert]");
   form.onsubmit = async (event) => {
     event.preventDefault();
     told.textContent = "";
-    const { login, password } = Object.fromEntries(new FormData(form));
-    const answer = await fetch(`${data.api}/enter`, { method: "POST", body: JSON.stringify({ login, password }),
+    const body = JSON.stringify(Object.fromEntries(new FormData(form)));
+    const answer = await fetch(`${data.api}/${data.door}`, { method: "POST", body,
       headers: { "content-type": "application/json", "x-unimed-studio": "1" } }).catch(() => null);
-    if (answer?.ok) return location.reload();
+    if (answer?.ok) return data.then ? location.assign(data.then) : location.reload();
     told.textContent = answer ? (await answer.json()).error : "The studio does not answer.";
   };
 }
@@ -40,7 +40,15 @@ _ENTER_HTML = """
   <button>Log in</button><p role="alert"></p>
 </form>
 """
-_ENTER_CSS = """
+_PASSWORD_HTML = """
+<form style="display: grid; gap: 0.7rem; max-width: 22rem">
+  <label>Old password<br><input name="old" type="password" autocomplete="current-password" required></label>
+  <label>New password<br><input name="new" type="password" autocomplete="new-password" required></label>
+  <label>The new one again<br><input name="again" type="password" autocomplete="new-password" required></label>
+  <button>Change the password</button><p role="alert"></p>
+</form>
+"""
+_FORM_CSS = """
 label { font-size: 0.9rem; } p { margin: 0; color: var(--st-text-color); font-weight: 600; }
 input { width: 100%; box-sizing: border-box; font: inherit; padding: 0.5rem; border-radius: 4px;
   border: 1px solid var(--st-border-color);
@@ -107,7 +115,8 @@ def tickets() -> Tickets:
 def _components() -> dict:
     make = st.components.v2.component
     return {
-        "enter": make("unimed_enter", html=_ENTER_HTML, css=_ENTER_CSS, js=_ENTER),
+        "enter": make("unimed_enter", html=_ENTER_HTML, css=_FORM_CSS, js=_FORM),
+        "password": make("unimed_password", html=_PASSWORD_HTML, css=_FORM_CSS, js=_FORM),
         "redeem": make("unimed_redeem", html='<p role="alert"></p>', js=_REDEEM),
         "leave": make("unimed_leave", html="<p>Logging out…</p>", js=_LEAVE),
         "board": make("unimed_board", html='<div class="ub"></div>', js=_BOARD, isolate_styles=False),
@@ -138,7 +147,12 @@ def enter() -> None:
         st.code(subject, language=None)
     if host and st.button(f"Log in with {host}"):
         st.login()
-    _components()["enter"](data={"api": API}, key="enter")
+    _components()["enter"](data={"api": API, "door": "enter"}, key="enter")
+
+
+def password(then: str) -> None:
+    """A form for another password of one's own, which leads to the address ``then``."""
+    _components()["password"](data={"api": API, "door": "password", "then": then}, key="password")
 
 
 def leave() -> None:

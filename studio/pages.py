@@ -5,16 +5,19 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import people, progress, projects, rate, rights, snapshots
+from studio.views import account, people, progress, projects, rate, rights, snapshots
 
 NOTICE = "Outputs are AI-generated unless they were imported: for research, not for diagnosis."
-# Less of the page is margin: pictures need the room.
-ROOMY = '<style>[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }</style>'
+# Less of the page is margin: pictures need the room. Streamlit's captions are too pale to be read by everybody.
+STYLE = """<style>
+[data-testid="stMainBlockContainer"] { padding: 4rem clamp(1rem, 4vw, 5rem) 2rem; }
+div[data-testid="stCaptionContainer"] { color: inherit; opacity: 0.75; }
+</style>"""
 
 
 def main() -> None:
     st.set_page_config(page_title="UniMed Studio", page_icon="🩻", layout="wide")
-    st.html(ROOMY)
+    st.html(STYLE)
     person = context.person()
     if person is None:
         st.title("UniMed Studio")
@@ -30,6 +33,8 @@ def main() -> None:
         pages.append(st.Page(lambda: snapshots.show(person), title="Snapshots", url_path="snapshots"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
         pages.append(st.Page(lambda: rights.show(person), title="Rights and log", url_path="rights"))
+    if context.store().people.has_password(person):
+        pages.append(st.Page(account.show, title="My account", url_path="account"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
     chosen.run()

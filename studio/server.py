@@ -38,7 +38,11 @@ OWN_HEADER = "x-unimed-studio"
 """A page of another site cannot send it, so a cookie alone changes nothing."""
 LARGEST_BODY = 1 << 20
 TRIES, TRIES_SECONDS = 10, 300.0
-"""So many wrong passwords for one name in so long; then it has to wait."""
+"""So many wrong passwords for one name from one address in so long; then they have to wait. Another address does not:
+or else anybody could lock a person out."""
+ALL_TRIES, ALL_SECONDS = 60, 60.0
+"""So many wrong passwords in all, whatever the names and addresses. Then everybody waits who has not come in from their
+address before."""
 LONGEST_NAME = 200
 HASHING = 2
 """So many passwords are tried at once: each takes 64 MiB."""
@@ -82,6 +86,7 @@ def routes(store: StudioStore, tickets: Tickets) -> list[BaseRoute]:
     return [
         Route(f"{API}/enter", doors.open(doors.enter), methods=["POST"]),
         Route(f"{API}/ticket", doors.open(doors.ticket), methods=["POST"]),
+        Route(f"{API}/password", doors.open(doors.password), methods=["POST"]),
         Route(f"{API}/leave", doors.open(doors.leave), methods=["POST"]),
         Route(f"{API}/next", doors.known(doors.next), methods=["POST"]),
         Route(f"{API}/item", doors.known(doors.item), methods=["POST"]),
@@ -93,13 +98,17 @@ def routes(store: StudioStore, tickets: Tickets) -> list[BaseRoute]:
 
 
 Answer = Callable[[Person, dict], dict]
+Caller = tuple[str, str]
+"""A login name and the address that it is tried from."""
 Result = TypeVar("Result")
 
 
 class Doors:
     def __init__(self, store: StudioStore, tickets: Tickets) -> None:
         self._store, self._tickets = store, tickets
-        self._failures: dict[str, deque[float]] = defaultdict(lambda: deque(maxlen=TRIES))
+        self._failures: dict[Caller, deque[float]] = defaultdict(lambda: deque(maxlen=TRIES))
+        self._all_failures: deque[float] = deque(maxlen=ALL_TRIES)
+        self._came_in: set[Caller] = set()
         self._hashing = asyncio.Semaphore(HASHING)
 
     # Around every call
@@ -147,13 +156,29 @@ class Doors:
 
     async def enter(self, request: Request, body: dict) -> Response:
         login, password = str(body.get("login", ""))[:LONGEST_NAME], str(body.get("password", ""))
+        return await self._try(request, login, lambda: self._store.people.log_in(login, password))
+
+    async def password(self, request: Request, body: dict) -> Response:
+        """Another password for whoever is logged in."""
+        person = await self._work(request, lambda person: person)
+        old, new = str(body.get("old", "")), str(body.get("new", ""))
+        if new != body.get("again"):
+            raise FeedbackError("The two new passwords differ", remedy="Type the new one twice")
+        change = self._store.people.change_own_password
+        return await self._try(request, person.login, lambda: change(person, old, new))
+
+    async def _try(self, request: Request, login: str, attempt: Callable[[], str]) -> Response:
+        """Lets somebody in with the token that an attempt with a password returns."""
+        caller = login, request.client.host if request.client else ""
         async with self._hashing:
-            self._slow_down(login)
+            self._slow_down(caller)
             try:
-                token = await run_in_threadpool(self._store.people.log_in, login, password)
+                token = await run_in_threadpool(attempt)
             except AccessError:
-                self._failures[login].append(time.monotonic())
+                self._failures[caller].append(time.monotonic())
+                self._all_failures.append(time.monotonic())
                 raise
+        self._came_in.add(caller)
         return await self._entered(request, token)
 
     async def ticket(self, request: Request, body: dict) -> Response:
@@ -178,12 +203,19 @@ class Doors:
         if token := request.cookies.get(COOKIE):
             await run_in_threadpool(self._store.people.log_out, token)
 
-    def _slow_down(self, login: str) -> None:
-        since = time.monotonic() - TRIES_SECONDS
-        for name in [name for name, tries in self._failures.items() if tries[-1] < since]:
-            del self._failures[name]
-        if sum(moment >= since for moment in self._failures.get(login, ())) >= TRIES:
+    def _slow_down(self, caller: Caller) -> None:
+        """
+        Raises:
+            AccessError: there were too many wrong passwords of late, of the caller's or in all.
+        """
+        now = time.monotonic()
+        for one in [one for one, tries in self._failures.items() if tries[-1] < now - TRIES_SECONDS]:
+            del self._failures[one]
+        if sum(moment >= now - TRIES_SECONDS for moment in self._failures.get(caller, ())) >= TRIES:
             raise AccessError("Too many wrong passwords", remedy="Wait five minutes")
+        all_tries = sum(moment >= now - ALL_SECONDS for moment in self._all_failures)
+        if all_tries >= ALL_TRIES and caller not in self._came_in:
+            raise AccessError("Too many wrong passwords by too many people", remedy="Wait a minute")
 
     # Rating
 

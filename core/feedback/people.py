@@ -99,6 +99,17 @@ class People:
             query = select(User).where(User.disabled_at.is_(None)).order_by(User.login)
             return [_person(user) for user in session.scalars(query)]
 
+    def to_withdraw(self, by: Person) -> dict[str, str]:
+        """The login names of all accounts whose words can be withdrawn, by their ids: also of those that have ended.
+
+        Raises:
+            AccessError: ``by`` is no maintainer.
+        """
+        by.need("maintainer")
+        with self._database.reading() as session:
+            query = select(User.id, User.login).where(User.salt.is_not(None)).order_by(User.login)
+            return {user_id: login for user_id, login in session.execute(query)}
+
     def change_role(self, by: Person, user_id: str, role: str) -> None:
         """
         Raises:
@@ -114,14 +125,38 @@ class People:
             audit.record(session, by.id, "change role", user, before=before, after={"role": role})
 
     def change_password(self, by: Person, user_id: str, password: str) -> None:
-        """One's own, or anybody's by a maintainer. All logins of the account end.
+        """Gives somebody another one, as a maintainer. All logins of the account end.
 
         Raises:
-            AccessError: ``by`` is neither.
+            AccessError: ``by`` is no maintainer.
             FeedbackError: there is no such account with a password, or the new one is too short.
         """
-        if by.id != user_id:
-            by.need("maintainer")
+        by.need("maintainer")
+        self._set_password(by, user_id, password)
+
+    def change_own_password(self, person: Person, old: str, new: str) -> str:
+        """Returns the token of a new login; all others of the account end.
+
+        Raises:
+            AccessError: the old password is wrong, or the account has none here.
+            FeedbackError: the new one is too short.
+        """
+        _long_enough(new)
+        with self._database.reading() as session:
+            query = select(User.password_hash).where(User.id == person.id, User.disabled_at.is_(None))
+            hashed = session.scalar(query)
+        if not _is_right(hashed, old):
+            raise AccessError("The old password is wrong", remedy="Try again, or ask a maintainer for a new one")
+        self._set_password(person, person.id, new)
+        return self._begin(person.id)
+
+    def has_password(self, person: Person) -> bool:
+        """Whether somebody has a password here, and not at an identity provider."""
+        with self._database.reading() as session:
+            query = select(User.id).where(User.id == person.id, User.password_hash.is_not(None))
+            return session.scalar(query) is not None
+
+    def _set_password(self, by: Person, user_id: str, password: str) -> None:
         hashed = _hasher.hash(_long_enough(password))
         with self._database.writing() as session:
             user = existing(session, user_id)
@@ -169,11 +204,7 @@ class People:
         with self._database.reading() as session:
             user = session.scalar(select(User).where(User.login == login, User.disabled_at.is_(None)))
             user_id, hashed = (user.id, user.password_hash) if user else (None, None)
-        try:
-            _hasher.verify(hashed or _NOBODY, password)
-        except (Argon2Error, InvalidHashError):
-            user_id = None
-        if user_id is None or hashed is None:
+        if not _is_right(hashed, password) or user_id is None:
             raise AccessError("Name or password is wrong", remedy="Try again, or ask a maintainer for a new one")
         return self._begin(user_id)
 
@@ -219,6 +250,13 @@ def _person(user: User) -> Person:
 
 def _digest(token: str) -> str:
     return hashlib.sha256(token.encode()).hexdigest()
+
+
+def _is_right(hashed: str | None, password: str) -> bool:
+    try:
+        return _hasher.verify(hashed or _NOBODY, password) and hashed is not None
+    except (Argon2Error, InvalidHashError):
+        return False
 
 
 def _long_enough(password: str) -> str:

@@ -57,8 +57,17 @@ class Projects:
     def __init__(self, database: Database) -> None:
         self._database = database
 
-    def make(self, by: Person, name: str, kind: str, rubric: Rubric, plan: Plan | None = None) -> str:
-        """A new project without items, still closed to raters. Returns its id."""
+    def make(
+        self, by: Person, name: str, kind: str, rubric: Rubric, plan: Plan | None = None, items: Iterable[NewItem] = ()
+    ) -> str:  # fmt: skip
+        """A new project, still closed to raters. Returns its id.
+
+        Args:
+            items: see ``add_items``. Where one is refused there is no project either.
+
+        Raises:
+            FeedbackError: the project cannot be, or an item cannot be judged in it.
+        """
         by.need("maintainer")
         if kind not in KINDS:
             raise FeedbackError("Unknown kind of project", value=kind, remedy=f"Use one of {', '.join(KINDS)}")
@@ -66,7 +75,7 @@ class Projects:
             raise FeedbackError("A project needs a name of up to 200 characters", value=name)
         if not rubric.criteria and kind != "correct":
             raise FeedbackError("The rubric asks for nothing", remedy="Choose at least one criterion")
-        with self._database.writing() as session:
+        with self._database.writing(pictures="kept") as session:  # no response is withdrawn meanwhile
             if session.scalar(select(Project.id).where(Project.name == name)):
                 raise FeedbackError("There is a project of that name", value=name, remedy="Choose another one")
             project = Project(
@@ -75,32 +84,37 @@ class Projects:
             )  # fmt: skip
             session.add(project)
             audit.record(session, by.id, "make", project, after={"kind": kind, "state": "draft"})
+            if rows := list(items):
+                self._add(session, by, project, rows)
             return project.id
 
     def add_items(self, by: Person, project_id: str, items: Iterable[NewItem]) -> int:
-        """Adds items, in an order that the plan's seed decides; only while the project is a draft. Returns how many
-        it has now.
+        """Adds items, in an order that the plan's seed decides; only while the project is a draft. Of two that show the
+        same the one with a gold answer stays. Returns how many it has now.
 
         Raises:
-            FeedbackError: the project has begun, or an item cannot be judged in it.
+            FeedbackError: the project has begun, or an item cannot be judged in it, or is in it twice.
         """
         by.need("maintainer")
         with self._database.writing(pictures="kept") as session:  # no response is withdrawn meanwhile
             project = _existing(session, project_id)
             if project.state != "draft":
                 raise FeedbackError("The project has begun: its items stay", value=project.name, remedy="Make another")
-            rows, rubric = list(items), Rubric.from_json(project.rubric)
-            random.Random(Plan.from_json(project.plan).order_seed).shuffle(rows)
-            first = session.scalar(select(func.count()).where(Item.project_id == project_id))
-            for start in range(0, len(rows), BATCH):
-                batch = rows[start : start + BATCH]
-                ids = {one for new in batch for one in new.response_ids}
-                shown = audit.contents(session, ids)
-                outputs = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(ids)))}
-                values = [self._item(project, rubric, new, outputs, shown) for new in batch]
-                session.execute(insert(Item), [{**of, "place": first + start + i} for i, of in enumerate(values)])
-            audit.record_items(session, by.id, project_id)
-            return first + len(rows)
+            return self._add(session, by, project, list(items))
+
+    def _add(self, session: Session, by: Person, project: Project, items: list[NewItem]) -> int:
+        there = session.scalars(select(Item.response_ids).where(Item.project_id == project.id)).all()
+        rows, rubric = _each_once(items, there), Rubric.from_json(project.rubric)
+        random.Random(Plan.from_json(project.plan).order_seed).shuffle(rows)
+        for start in range(0, len(rows), BATCH):
+            batch = rows[start : start + BATCH]
+            ids = {one for new in batch for one in new.response_ids}
+            shown = audit.contents(session, ids)
+            outputs = {r.id: r for r in session.scalars(select(Response).where(Response.id.in_(ids)))}
+            values = [self._item(project, rubric, new, outputs, shown) for new in batch]
+            session.execute(insert(Item), [{**of, "place": len(there) + start + i} for i, of in enumerate(values)])
+        audit.record_items(session, by.id, project.id)
+        return len(there) + len(rows)
 
     @staticmethod
     def _item(
@@ -260,18 +274,25 @@ class Projects:
             query = query.where(Member.project_id == project_id).order_by(Member.purpose.desc(), Member.place)
             return [(login, purpose) for login, purpose in session.execute(query)]
 
-    def get(self, person: Person, project_id: str) -> ProjectInfo:
-        """
-        Raises:
-            AccessError: there is none that this person sees.
-        """
-        with self._database.reading() as session:
-            project = session.get(Project, project_id)
-            if project is not None and person.role != "maintainer":
-                need_part(session, person, project)
-            if project is None:
-                raise _unseen()
-            return _info(session, project)
+
+def _each_once(items: list[NewItem], there: Iterable[list[str]]) -> list[NewItem]:
+    """New items without those that a gold one among them stands for.
+
+    Raises:
+        FeedbackError: some are twice in the project all the same.
+    """
+    before, found, twice = {frozenset(ids) for ids in there}, {}, 0
+    for new in items:
+        of = frozenset(new.response_ids)
+        known, other = new.gold is not None, found.get(of)
+        if of in before or (other is not None and known == (other.gold is not None)):
+            twice += 1
+        elif other is None or known:
+            found[of] = new
+    if twice:
+        what = f"{twice} of {len(items)} items show what another one of the project shows"
+        raise FeedbackError(what, remedy="Leave them out; somebody rates twice what is marked as repeated")
+    return list(found.values())
 
 
 def _there(query: Select, kind: str, task: str, author: str) -> Select:
@@ -284,9 +305,7 @@ def _there(query: Select, kind: str, task: str, author: str) -> Select:
     return query.where(Generation.task == task) if task else query
 
 
-def need_part(
-    session: Session, person: Person, project: Project | None, purpose: str | None = None, *, hold: bool = False
-) -> None:
+def need_part(session: Session, person: Person, project: Project | None, purpose: str, *, hold: bool = False) -> None:
     """
     Args:
         hold: that nobody ends or withdraws the account until the transaction ends.
@@ -300,7 +319,7 @@ def need_part(
         if hold:
             query = query.with_for_update(read=True, key_share=True, of=User)
         parts = session.scalars(query).all()
-        if purpose in parts or (purpose is None and parts):
+        if purpose in parts:
             return
     raise _unseen()
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 from pathlib import Path
 
+from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.feedback import audit, rights, runs, verification
@@ -12,6 +13,7 @@ from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.export import Exports
 from core.feedback.imports import Imports
+from core.feedback.models import Case
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects
 from core.feedback.queue import Queue
@@ -100,6 +102,16 @@ class StudioStore:
         by.need("maintainer")
         with self.database.reading() as session:
             return audit.newest(session, limit)
+
+    def sources(self, by: Person) -> list[str]:
+        """Where the patients are from whose examinations are kept.
+
+        Raises:
+            AccessError: only a maintainer may.
+        """
+        by.need("maintainer")
+        with self.database.reading() as session:
+            return list(session.scalars(select(Case.source).distinct().order_by(Case.source)))
 
     def withdraw_person(self, by: Person, user_id: str) -> Withdrawn:
         """See ``core.feedback.rights``."""

@@ -1,4 +1,5 @@
-"""What visitors of the demo say counts once a clinician agrees: untrusted feedback becomes confirmed or rejected.
+"""What visitors of the demo say is marked once a clinician agrees: untrusted feedback becomes confirmed or rejected. So
+far nothing but the page of an item reads that mark.
 
 It follows from what is said in the studio of the same output, and goes back with it: a thumb or a correction from how
 the output was rated or whether it was accepted, a vote from who has won. Where clinicians differ, nothing follows until
@@ -64,13 +65,16 @@ class Trust:
 
         Raises:
             AccessError: ``by`` is neither adjudicator nor maintainer.
-            FeedbackError: there is no such judgement, or nothing of the kind that it bears on.
+            FeedbackError: there is no such judgement, or nothing of the kind that it bears on, or it says that it
+                cannot be judged.
         """
         by.need("adjudicator", "maintainer")
         if trust not in (CONFIRMED, REJECTED):
             raise FeedbackError("Unknown trust", value=trust, remedy=f"Use {CONFIRMED} or {REJECTED}")
         with self._database.writing() as session:
             judgement = _existing(session, judgement_id)
+            if judgement.answer["cannot_judge"] is not None:
+                raise FeedbackError("Who cannot judge it is no ground", remedy="Choose another judgement")
             item = session.get_one(Item, judgement.item_id)
             if (table, row_id) not in {(row.__tablename__, row.id) for row, _ in _bearing(session, item)}:
                 raise FeedbackError("The judgement is not about that", value=row_id, remedy="Choose one that is")

@@ -1,5 +1,11 @@
 """Reads the log and the tables again, and tells every row that is not as the studio left it: changed, deleted, put in
-or put elsewhere."""
+or put elsewhere.
+
+That covers accounts, projects, members, items and all that they show, judgements, who had which item before them and in
+which order it stood on the screen, snapshots, what was trained on them, and what visitors' feedback counts for. It does
+not cover what is written over or goes by itself (drafts, leases, logins), nor visitors' consents and what their thumbs,
+votes and comments say. The files of pictures are compared with their names whenever one is read.
+"""
 
 from __future__ import annotations
 
@@ -45,7 +51,8 @@ def verify(session: Session) -> Iterator[str]:
         yield from _rows(session, table, log)
     yield from _items(session, log)
     yield from _assignments(session)
-    yield from snapshots.verify(session)
+    yield from _orders(session)
+    yield from _snapshots(session)
     for table in TABLES.values():
         yield from _trust(session, table, log)
 
@@ -185,6 +192,39 @@ def _assignments(session: Session) -> Iterator[str]:
     query = select(Assignment.id).outerjoin(Judgement, Judgement.assignment_id == Assignment.id)
     for stray in session.scalars(query.where(Assignment.submitted_at.is_not(None), Judgement.id.is_(None))).all():
         yield f"assignments: {stray} has no judgement"
+
+
+def _orders(session: Session) -> Iterator[str]:
+    """Assignments whose outputs stood in another order on the screen than their judgement says."""
+    query = select(Judgement.id, Judgement.answer["shown"], Assignment.shown)
+    query = query.join(Assignment, Judgement.assignment_id == Assignment.id).where(Judgement.withdrawn_at.is_(None))
+    keys = select(Judgement.id).where(Judgement.withdrawn_at.is_(None)).order_by(Judgement.id).limit(BATCH)
+    found = session.scalars(keys).all()
+    while found:
+        try:
+            rows = session.execute(query.where(Judgement.id.between(found[0], found[-1]))).all()
+        except UNREADABLE:
+            rows = [(key, *_order(session, query, key)) for key in found]
+        for key, said, shown in rows:
+            if said != shown or shown is None:
+                yield f"assignments: the order in which judgement {key} was shown was changed"
+        found = session.scalars(keys.where(Judgement.id > found[-1])).all()
+
+
+def _order(session: Session, query: Select, key: str) -> tuple[object, object]:
+    """What a judgement and its assignment say of the order; nothing where that cannot be read."""
+    try:
+        row = session.execute(query.where(Judgement.id == key)).first()
+    except UNREADABLE:
+        return None, None
+    return (row[1], row[2]) if row else ("no assignment", "no assignment")
+
+
+def _snapshots(session: Session) -> Iterator[str]:
+    try:
+        yield from snapshots.verify(session)
+    except UNREADABLE:
+        yield "snapshot_signals: some cannot be read"
 
 
 def _trust(session: Session, table: type[Base], log: _Log) -> Iterator[str]:

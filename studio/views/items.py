@@ -128,7 +128,7 @@ def _table(said: list[Judged]) -> None:
 
 def _gold(person: Person, said: list[Judged]) -> None:
     """Choosing the answer that is known to be right."""
-    able = {one.id: _name(one) for one in said if one.answer["cannot_judge"] is None}
+    able = _able(said)
     known = "It has a gold answer." if said[0].gold is not None else "It has no gold answer yet."
     chosen = st.selectbox(f"{known} Take that of", list(able), None, format_func=able.get, key=f"gold-{said[0].item}",
                           help="By it raters are checked, here and in projects that take over gold items.")  # fmt: skip
@@ -142,17 +142,28 @@ def _gold(person: Person, said: list[Judged]) -> None:
 
 def _visitors(person: Person, said: list[Judged]) -> None:
     """What visitors of the demo said of the same output, and whether it counts."""
-    trust, ground = context.store().trust, said[-1].id
-    for one in trust.about(person, ground):
-        st.markdown("**What a visitor said**")
+    trust, able = context.store().trust, _able(said)
+    if not (about := trust.about(person, said[0].id)):
+        return
+    st.markdown("**What visitors said**")
+    told = "The log names the judgement." if able else "Nobody has been able to judge it yet."
+    ground = st.selectbox("Whether it counts rests on what was said by", list(able), None, format_func=able.get,
+                          key=f"ground-{said[0].item}", help=told)  # fmt: skip
+    for one in about:
         _words(f"{one.what}{f' – {one.comment}' if one.comment else ''} ({one.trust})")
         for column, verdict in zip(st.columns(4), ("confirmed", "rejected"), strict=False):
-            if column.button(verdict.capitalize(), key=f"{verdict}-{one.id}", disabled=one.trust == verdict):
+            of = one.trust == verdict or ground is None
+            if column.button(verdict.capitalize(), key=f"{verdict}-{one.id}", disabled=of):
                 try:
                     trust.decide(person, one.table, one.id, verdict, ground)
                     st.rerun()
                 except UniMedError as error:
                     context.problem(error)
+
+
+def _able(said: list[Judged]) -> dict[str, str]:
+    """Who was able to judge, by the judgement."""
+    return {one.id: _name(one) for one in said if one.answer["cannot_judge"] is None}
 
 
 def _choice(choice: int | str) -> str:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import PurePosixPath
+
 import streamlit as st
 
 from core.errors import UniMedError
@@ -105,8 +107,7 @@ def _new(person: Person, there: list[ProjectInfo]) -> None:
             found += _imported(person, files, kind, rubric)
         every = round(100 / repeats) if repeats else 0
         items = [NewItem(i.response_ids, i.gold, bool(every) and n % every == 0) for n, i in enumerate(found)]
-        project_id = context.store().projects.make(person, name, kind, rubric, plan)
-        context.store().projects.add_items(person, project_id, items)
+        context.store().projects.make(person, name, kind, rubric, plan, items)
         st.rerun()
     except UniMedError as error:
         context.problem(error)
@@ -121,12 +122,24 @@ def _files() -> tuple[str, list] | None:
 
 def _imported(person: Person, files: tuple[str, list], asks: str, rubric: Rubric) -> list[NewItem]:
     kind, sent = files
-    contents = {file.name: file.getvalue() for file in sent}
+    contents = _named(sent)
     with st.spinner("Reading the files"):
         imported = context.store().imports.read(person, kind, contents, asks=asks, rubric=rubric)
     if imported.losses:
         st.session_state["left out"] = imported.lines()
     return imported.items
+
+
+def _named(sent: list) -> dict[str, bytes]:
+    """What was sent by its names; of equal ones, as out of several folders, all but the first get a number."""
+    contents: dict[str, bytes] = {}
+    for file in sent:
+        name, n, path = file.name, 1, PurePosixPath(file.name)
+        while name in contents:
+            n += 1
+            name = f"{path.stem} ({n}){path.suffix}"
+        contents[name] = file.getvalue()
+    return contents
 
 
 def _rubric(place: st.delta_generator.DeltaGenerator, kind: str) -> Rubric:

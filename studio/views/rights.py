@@ -27,8 +27,11 @@ def show(person: Person) -> None:
 
 def _person(person: Person) -> None:
     st.subheader("Withdraw a person")
-    st.write("Takes the name and all that they have said away, and ends the account. It cannot be undone.")
-    people = {one.id: one.login for one in context.store().people.everyone(person)}
+    st.write(
+        "Takes the name and all that they have said away, and ends the account where it has not ended before. "
+        "It cannot be undone."
+    )
+    people = context.store().people.to_withdraw(person)
     with st.form("person", border=False):
         who = st.selectbox("Person", list(people), index=None, format_func=people.get)
         again = st.text_input("The name once more, to be sure")
@@ -47,12 +50,16 @@ def _patient(person: Person) -> None:
     st.subheader("Withdraw a patient")
     st.write("Deletes their pictures, what models made of them, and what was said of that. It cannot be undone.")
     with st.form("patient", border=False):
-        source = st.text_input("Source", help="As it was when it was stored: file, or the name of an import.")
+        told = "Where the examinations came from: file, or the name of an import."
+        source = st.selectbox("Source", context.store().sources(person), index=None, help=told)
         patient = st.text_input("Patient", help="As it was there. Only its digest is kept and compared.")
         if not st.form_submit_button("Withdraw the patient"):
             return
+        if source is None:
+            st.error("Choose a source. Nothing was withdrawn.")
+            return
         try:
-            _done(context.store().withdraw_patient(person, source.strip(), patient.strip()))
+            _done(context.store().withdraw_patient(person, source, patient.strip()))
         except UniMedError as error:
             context.problem(error)
 
@@ -76,7 +83,7 @@ def _log(person: Person) -> None:
         if found:
             st.error("\n\n".join(["Something was changed behind the studio's back:", *found[:50]]))
         else:
-            st.success("Every row is as the studio left it.")
+            st.success("Every row that the log vouches for is as the studio left it.")
     events = store.events(person, NEWEST)
     rows = [
         {

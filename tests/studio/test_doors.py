@@ -58,13 +58,64 @@ def test_who_is_not_logged_in_gets_nothing(house: Doors) -> None:
     assert client.post(f"{API}/enter", json={"login": "nobody", "password": PASSWORD}).status_code == 403
 
 
-def test_wrong_passwords_have_to_wait(house: Doors) -> None:
-    client = TestClient(Starlette(routes=routes(house.store, Tickets())), headers=OWN)
+class Address:
+    """A browser of nobody's at an address, at a studio of its own that has just begun."""
+
+    def __init__(self, app: Starlette, host: str) -> None:
+        self._client = TestClient(app, headers=OWN, client=(host, 50_000))
+
+    def enter(self, name: str, password: str = PASSWORD) -> str:
+        """What is said of it; nothing where it opens."""
+        return self._client.post(f"{API}/enter", json={"login": name, "password": password}).json().get("error", "")
+
+
+def test_wrong_passwords_have_to_wait_where_they_come_from(house: Doors) -> None:
+    app = Starlette(routes=routes(house.store, Tickets()))
+    attacker, clinic = Address(app, "10.0.0.1"), Address(app, "10.0.0.2")
     for _ in range(10):
-        client.post(f"{API}/enter", json={"login": "rolf", "password": "wrong password"})
-    answer = client.post(f"{API}/enter", json={"login": "rolf", "password": PASSWORD})
-    assert answer.status_code == 403 and "Wait" in answer.json()["error"]
-    assert client.post(f"{API}/enter", json={"login": "ralf", "password": PASSWORD}).status_code == 200
+        assert "wrong" in attacker.enter("rolf", "wrong password")
+    assert "Wait five minutes" in attacker.enter("rolf")
+    assert attacker.enter("ralf") == "" and clinic.enter("rolf") == "", "nobody is locked out by another"
+
+
+def test_one_password_against_many_names_has_to_wait(house: Doors, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("studio.server.ALL_TRIES", 6)
+    app = Starlette(routes=routes(house.store, Tickets()))
+    clinic = Address(app, "10.0.0.2")
+    assert clinic.enter("rita") == ""
+    for n in range(6):
+        assert "wrong" in Address(app, f"10.0.1.{n}").enter(f"name{n}", "wrong password")
+    for n in range(3):
+        assert "Wait a minute" in Address(app, f"10.0.2.{n}").enter("ralf")
+    assert clinic.enter("rita") == "", "who has come in from there before does not wait"
+    assert "Wait a minute" in clinic.enter("ralf")
+    monkeypatch.setattr("studio.server.ALL_SECONDS", 0.0)
+    assert clinic.enter("ralf") == ""
+
+
+def test_a_password_is_changed_by_who_knows_it(house: Doors) -> None:
+    mona, new = house.store.people.named("mona"), "a better horse"
+    house.store.people.add(mona, "paula", "rater", PASSWORD)
+    client, other = house.client("paula"), house.client("paula")
+    app = Starlette(routes=routes(house.store, Tickets()))
+
+    def change(old: str, again: str = new, by: TestClient = client, **of: object) -> tuple[int, str]:
+        answer = by.post(f"{API}/password", json={"old": old, "new": new, "again": again}, **of)
+        return answer.status_code, answer.json().get("error", "")
+
+    assert change(PASSWORD, by=house.client())[0] == 401
+    assert change(PASSWORD, headers={OWN_HEADER: ""})[0] == 403
+    assert change(PASSWORD, again="another one")[1].startswith("The two new passwords differ")
+    assert "old password is wrong" in change("wrong password")[1]
+    assert "not logged in" not in client.post(f"{API}/next", json={"project": house.project}).json()["error"]
+    assert change(PASSWORD) == (200, "")
+    assert client.post(f"{API}/next", json={"project": house.project}).status_code == 403, "still logged in"
+    assert other.post(f"{API}/next", json={"project": house.project}).status_code == 401
+    assert Address(app, "10.0.0.1").enter("paula", new) == ""
+    for _ in range(10):
+        change("wrong password")
+    assert "Wait five minutes" in change(new)[1], "nor does a browser that was left open tell the password"
+    assert list(house.store.verify()) == []
 
 
 def test_the_cookie_is_for_the_server_alone(house: Doors) -> None:

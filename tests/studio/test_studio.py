@@ -15,7 +15,7 @@ from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
 from core.sequence import Text
 from tests.browser import Checker
 from tests.core.feedback.builders import picture
-from tests.studio.conftest import OUTPUTS, LogIn, Studio
+from tests.studio.conftest import OUTPUTS, PASSWORD, LogIn, Studio
 
 NAME = "Sharper or not"
 DISPUTED = 3
@@ -281,6 +281,22 @@ def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in
     assert [(span["start"], span["end"], span["error"]) for span in answer["spans"]] == [(3, 7, "location")]
 
 
+def test_somebody_changes_their_own_password(studio: Studio, log_in: LogIn) -> None:
+    studio.store.people.add(studio.people["mona"], "paula", "rater", PASSWORD)
+    page = log_in("paula")
+    go(page, "My account")
+    for old, told in (("wrong horse", "The old password is wrong"), (PASSWORD, None)):
+        page.get_by_label("Old password").fill(old)
+        page.get_by_label("New password").fill("a better horse")
+        page.get_by_label("The new one again").fill("a better horse")
+        page.get_by_role("button", name="Change the password").click()
+        if told:
+            expect(page.get_by_text(told)).to_be_visible()
+    expect(page.get_by_text("Your password is changed.")).to_be_visible()
+    expect(page.get_by_text("paula, rater")).to_be_visible()
+    assert studio.store.people.log_in("paula", "a better horse")
+
+
 def test_a_rater_finds_no_page_of_maintainers(studio: Studio, log_in: LogIn) -> None:
     page = log_in("rolf")
     for path in ("projects", "people", "progress", "adjudicate", "rate?project=x&purpose=adjudicate"):
@@ -304,9 +320,10 @@ def test_no_page_has_a_serious_barrier(studio: Studio, log_in: LogIn, axe: str, 
     page.keyboard.press("?")
     checker.look("keys")
     page.keyboard.press("Escape")
-    for name in ("Projects", "Progress", "Snapshots", "People", "Rights and log"):
-        page.goto(f"{studio.url}{name.lower().split()[0]}")
+    for name in ("Projects", "Progress", "Snapshots", "People", "Rights and log", "My account"):
+        page.goto(f"{studio.url}{name.lower().removeprefix('my ').split()[0]}")
         expect(page.get_by_role("heading", name=name).first).to_be_visible()
+        expect(page.get_by_text("mona, maintainer")).to_be_visible()
         checker = Checker(page, axe) if not page.evaluate("'axe' in window") else checker
         checker.look(name)
         assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), name

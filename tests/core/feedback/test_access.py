@@ -51,7 +51,6 @@ def test_a_rater_reaches_no_other_project(team: Team) -> None:
             lambda of=(person, project, purpose): store.queue.next(*of),
             lambda of=(person, project, purpose): store.queue.progress(*of),
             lambda of=(person, project, purpose): store.queue.history(*of),
-            lambda of=(person, project): store.projects.get(*of),
         ):
             with pytest.raises(AccessError, match="no such project for you"):
                 call()
@@ -64,7 +63,7 @@ def test_a_rater_reaches_no_other_project(team: Team) -> None:
         with pytest.raises(AccessError):
             call()
     store.projects.change_state(by, other, "open")
-    assert store.queue.next(ralf, other) and store.projects.get(ralf, other).name == "other"
+    assert store.queue.next(ralf, other) and [one.name for one in store.projects.of(ralf)] == ["other"]
     for purpose in ("adjudicate", "", "maintain"):
         with pytest.raises(AccessError):
             store.queue.next(ralf, other, purpose)
@@ -78,6 +77,8 @@ def test_what_is_a_maintainers_is_refused_to_others(team: Team) -> None:
         for call in (
             lambda by=person: store.people.add(by, "eve", "maintainer", "long enough"),
             lambda by=person: store.people.everyone(by),
+            lambda by=person: store.people.to_withdraw(by),
+            lambda by=person: store.sources(by),
             lambda by=person: store.people.change_role(by, by.id, "maintainer"),
             lambda by=person: store.people.change_password(by, team.maintainer.id, "long enough"),
             lambda by=person: store.people.disable(by, team.maintainer.id),

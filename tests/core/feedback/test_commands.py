@@ -13,6 +13,7 @@ import pytest
 from pydicom.data import get_testdata_file
 
 from core.__main__ import _studio_store, main
+from core.feedback.projects import NewItem
 from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
 from core.sequence import NOTICE
@@ -152,6 +153,31 @@ def test_an_import_becomes_a_project(store: StudioStore, tmp_path: Path, capsys:
     store.projects.make(mona, "Empty", "rate", RUBRICS["image"])
     assert main(["feedback", "import", "folder", str(folder), *by, "--project", "Empty"]) == 0
     assert "Empty is a draft with 2 items" in capsys.readouterr().out
+
+
+def test_a_person_and_a_patient_are_withdrawn_on_the_machine(store: StudioStore, capsys: pytest.CaptureFixture) -> None:
+    team = Team.of(store)
+    project = team.project(items=[NewItem((one,)) for one in team.outputs(count=2, patient="Doe")])
+    by = ["--by", "mona"]
+    for rater in team.raters:
+        team.judge_all(rater, project)
+    store.people.disable(team.maintainer, team.raters[0].id)
+
+    def withdraw(*rest: str) -> tuple[int, str]:
+        status = main(["feedback", "withdraw", *rest])
+        return status, "".join(capsys.readouterr())
+
+    assert withdraw("person", "rita", *by) == (0, "Withdrawn: rita, with 2 judgements\n")
+    for wrong, why in [
+        (["person", "rita", *by], "no such account"), (["person", "judith", "--by", "ralf"], "not for you"),
+        (["patient", "ward", "Doe", *by], "Use one of archive"),
+        (["patient", "archive", "Roe", *by], "nothing of such"),
+        (["patient", "archive", "Doe", "--by", "ralf"], "not for you"),
+    ]:  # fmt: skip
+        status, said = withdraw(*wrong)
+        assert status == 2 and why in said and "Roe" not in said
+    assert withdraw("patient", "archive", "Doe", *by) == (0, "Withdrawn: 2 runs, 2 items, 2 judgements\n")
+    assert list(store.verify()) == []
 
 
 def test_a_project_is_exported_as_files_and_as_a_folder(

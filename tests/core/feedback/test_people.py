@@ -81,11 +81,21 @@ def test_a_login_ends_by_itself(studio: StudioStore, mona: Person, monkeypatch: 
 def test_a_new_password_ends_the_logins(studio: StudioStore, mona: Person) -> None:
     rita = studio.people.add(mona, "rita", "rater", PASSWORD)
     token = studio.people.log_in("rita", PASSWORD)
-    studio.people.change_password(studio.people.of_token(token), rita, "another horse")
-    assert studio.people.of_token(token) is None
+    person = studio.people.of_token(token)
+    for old, new, error in [
+        ("wrong horse", "another horse", AccessError), ("", "another horse", AccessError),
+        (PASSWORD, "too short", FeedbackError),
+    ]:  # fmt: skip
+        with pytest.raises(error):
+            studio.people.change_own_password(person, old, new)
+    assert studio.people.of_token(token) == person
+    fresh = studio.people.change_own_password(person, PASSWORD, "another horse")
+    assert studio.people.of_token(token) is None and studio.people.of_token(fresh) == person
     with pytest.raises(AccessError):
         studio.people.log_in("rita", PASSWORD)
-    person = studio.people.of_token(studio.people.log_in("rita", "another horse"))
+    assert studio.people.log_in("rita", "another horse")
+    with pytest.raises(AccessError, match="Ask a maintainer"):
+        studio.people.change_password(person, rita, "a third horse")
     studio.people.change_password(mona, rita, "a third horse")
     assert studio.people.log_in("rita", "a third horse")
     ralf = studio.people.add(mona, "ralf", "rater", PASSWORD)
@@ -93,6 +103,9 @@ def test_a_new_password_ends_the_logins(studio: StudioStore, mona: Person) -> No
         studio.people.change_password(person, ralf, "mine now, ralf")
     with pytest.raises(FeedbackError, match="password elsewhere"):
         studio.people.change_password(mona, mona.id, "another horse")
+    with pytest.raises(AccessError):
+        studio.people.change_own_password(mona, "", "another horse")
+    assert studio.people.has_password(person) and not studio.people.has_password(mona)
 
 
 def test_a_role_counts_from_the_next_request(studio: StudioStore, mona: Person) -> None:

@@ -93,6 +93,29 @@ def test_a_person_who_withdraws_leaves_tombstones_and_the_items_go_to_others(tea
         store.withdraw_person(team.maintainer, "nobody")
 
 
+def test_who_has_left_can_still_be_withdrawn(team: Team, engine: sa.Engine) -> None:
+    store, project, (rita, *others), by = team.store, team.project(count=1), team.raters, team.maintainer
+    team.judge_all(rita, project, comment="Words of hers.")
+    store.people.disable(by, rita.id)
+    assert rita not in store.people.everyone(by) and store.people.to_withdraw(by)[rita.id] == "rita"
+    assert store.withdraw_person(by, rita.id) == Withdrawn(0, 0, 1)
+    assert set(store.people.to_withdraw(by)) == {by.id, team.adjudicator.id, *(one.id for one in others)}
+    assert "of hers" not in everything(engine)
+
+
+def test_the_sources_of_patients_are_those_that_are_kept(team: Team) -> None:
+    store, by = team.store, team.maintainer
+    assert store.sources(by) == []
+    for n, (source, patient) in enumerate([("ward", "1"), ("archive", "1"), ("archive", "2")]):
+        store.add_run(
+            by, task="report", inputs=[picture(n)], outputs=[Text("None.")], settings={}, seed=0, model_name="m",
+            model_fingerprint="f", key=str(n), case=(source, patient, ""),
+        )  # fmt: skip
+    assert store.sources(by) == ["archive", "ward"]
+    store.withdraw_patient(by, "ward", "1")
+    assert store.sources(by) == ["archive"]
+
+
 def test_what_an_adjudicator_who_withdraws_has_settled_is_open_again(team: Team, engine: sa.Engine) -> None:
     store, ada = team.store, team.adjudicator
     project = team.project(count=1)

@@ -74,6 +74,35 @@ def test_what_cannot_be_asked_is_refused(team: Team) -> None:
         projects.add_items(by, rate, [NewItem((images[1],))])
 
 
+def test_a_project_whose_items_are_refused_is_not_there(team: Team) -> None:
+    projects, by, (image, *_) = team.store.projects, team.maintainer, team.outputs(count=1)
+    for bad in (NewItem(("nobody's",)), NewItem((image,), gold=answer(score=9))):
+        with pytest.raises(FeedbackError):
+            projects.make(by, "Once", "rate", RUBRIC, items=[NewItem((image,)), bad])
+    assert projects.of(by) == []
+    projects.make(by, "Once", "rate", RUBRIC, items=[NewItem((image,))])
+    assert [(one.name, one.items, one.state) for one in projects.of(by)] == [("Once", 1, "draft")]
+
+
+def test_an_output_is_in_a_project_once_and_its_gold_answer_stays(team: Team) -> None:
+    projects, by = team.store.projects, team.maintainer
+    (one, two, three), gold = team.outputs(count=3), {"scores": {"anatomy": 1, "overall": 1}}
+    plain, known = [NewItem((of,)) for of in (one, two)], NewItem((two,), gold)
+    for items in ([*plain, known], [known, *plain]):
+        project = projects.make(by, f"gold at {items.index(known)}", "rate", RUBRIC, items=items)
+        assert [info.items for info in projects.of(by) if info.id == project] == [2]
+        assert [item.response_ids for item in projects.gold_items(by, project)] == [(two,)]
+    for twice, make in [
+        ("1 of 3", lambda: projects.make(by, "x", "rate", RUBRIC, items=[*plain, plain[0]])),
+        ("1 of 2", lambda: projects.make(by, "x", "rate", RUBRIC, items=[known, known])),
+        ("1 of 2", lambda: projects.make(by, "x", "compare", RUBRIC, items=[NewItem((one, two)), NewItem((two, one))])),
+        ("2 of 3", lambda: projects.add_items(by, project, [*plain, NewItem((three,))])),
+    ]:
+        with pytest.raises(FeedbackError, match=f"{twice} items show what another one"):
+            make()
+    assert projects.add_items(by, project, [NewItem((three,))]) == 3
+
+
 def test_what_is_compared_is_of_one_request(team: Team) -> None:
     one, other, third = (team.outputs(count=3, model=name) for name in ("one", "other", "third"))
     projects, by = team.store.projects, team.maintainer

@@ -123,8 +123,12 @@ def test_somebody_decides_by_hand_and_that_stays(team: Team, visit: Visit, engin
     ]:
         with pytest.raises(error):
             decide(by, "responses", row, value, of)
+    judge(team, project, 1, scores={}, cannot_judge="other")
+    with engine.connect() as connection:
+        unable = connection.scalar(sa.text("SELECT id FROM judgements WHERE id <> :id"), {"id": judgement})
+    with pytest.raises(FeedbackError, match="no ground"):
+        decide(team.adjudicator, "responses", visit.correction, "confirmed", unable)
     decide(team.adjudicator, "responses", visit.correction, "confirmed", judgement)
-    judge(team, project, 1, **rating(1))
     assert trust(engine, "responses", visit.correction) == "confirmed"
     with engine.connect() as connection:
         events = connection.execute(

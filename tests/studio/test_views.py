@@ -1,0 +1,139 @@
+"""Pages whose forms are more than one call of the store, without a browser."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import sqlalchemy as sa
+from streamlit.testing.v1 import AppTest
+
+from core.feedback.projects import NewItem
+from core.feedback.store import FeedbackStore
+from core.feedback.studio import StudioStore
+from core.feedback.studio_models import Judgement
+from core.sequence import Text
+from studio.views.projects import _named
+from tests.core.feedback.builders import add, picture
+from tests.core.feedback.team import Team
+from tests.studio.conftest import open_store
+
+
+@pytest.fixture
+def store(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[StudioStore]:
+    with open_store(tmp_path) as store:
+        monkeypatch.setattr("studio.context.store", lambda: store)
+        yield store
+        assert list(store.verify()) == []
+
+
+@pytest.fixture
+def team(store: StudioStore) -> Team:
+    return Team.of(store)
+
+
+def projects() -> None:
+    from studio import context
+    from studio.views import projects
+
+    projects.show(context.store().people.named("mona"))
+
+
+def items() -> None:
+    from studio import context
+    from studio.views import items
+
+    mona = context.store().people.named("mona")
+    items.show(mona, context.store().projects.of(mona)[0])
+
+
+def rights() -> None:
+    from studio import context
+    from studio.views import rights
+
+    rights.show(context.store().people.named("mona"))
+
+
+def opened(page: object) -> AppTest:
+    app = AppTest.from_function(page, default_timeout=30).run()
+    assert not app.exception
+    return app
+
+
+def press(app: AppTest, label: str) -> None:
+    next(button for button in app.button if button.label == label).click().run()
+    assert not app.exception
+
+
+def test_who_has_left_and_a_patient_are_withdrawn(team: Team) -> None:
+    team.outputs(count=2, patient="7")
+    team.store.people.disable(team.maintainer, team.raters[0].id)
+    app = opened(rights)
+    person, source = app.selectbox
+    assert person.options == ["judith", "mona", "ralf", "rita"] and source.options == ["archive"]
+    person.select(team.raters[0].id)
+    app.text_input[0].input("ralf")
+    press(app, "Withdraw the person")
+    assert "differ" in app.error[0].value
+    app.text_input[0].input("rita")
+    press(app, "Withdraw the person")
+    assert "rita" not in app.selectbox[0].options and "0 judgements" in app.success[0].value
+    app.text_input[1].input("7")
+    press(app, "Withdraw the patient")
+    assert "Choose a source" in app.error[0].value
+    app.selectbox[1].select("archive")
+    press(app, "Withdraw the patient")
+    assert "Withdrawn: 2 runs" in app.success[0].value and app.selectbox[1].options == []
+
+
+def test_a_project_that_cannot_be_keeps_no_name(team: Team) -> None:
+    before = team.project(count=3)
+    team.judge_all(team.raters[0], before)
+    gold = team.store.projects
+    with team.store.database.reading() as session:
+        judgement = session.scalar(sa.select(Judgement.id))
+    gold.mark_gold(team.maintainer, judgement)
+    app = opened(projects)
+    app.text_input[0].input("Quality")
+    next(one for one in app.selectbox if one.label == "Gold items of the project").select(before).run()
+    press(app, "Make it")
+    made = {one.name: one for one in gold.of(team.maintainer)}["Quality"]
+    assert made.items == 3, "the gold item is among them once"
+    assert len(gold.gold_items(team.maintainer, made.id)) == 1
+
+
+def test_a_decision_by_hand_rests_on_the_judgement_that_was_chosen(team: Team, tmp_path: Path) -> None:
+    with FeedbackStore(f"sqlite:///{tmp_path / 'feedback.sqlite'}", tmp_path / "pictures") as visits:
+        code = visits.give_consent()
+        run = add(visits, code, "run", inputs=[picture(1)], outputs=[Text("A text.")])
+        visits.rate(code, run.response_ids[0], 1)
+    project = team.project(items=[NewItem(run.response_ids)])
+    (rita, ralf), say = team.raters, {"scores": {"anatomy": 3, "overall": 3}}
+    team.submit(rita, team.next(rita, project), **say)
+    team.submit(ralf, team.next(ralf, project), scores={}, cannot_judge="other")
+    app = opened(items)
+    app.number_input[0].set_value(1).run()
+    ground = next(one for one in app.selectbox if one.label.startswith("Whether it counts"))
+    assert len(ground.options) == 1, "ralf could not judge it"
+    assert all(one.disabled for one in app.button if one.label in ("Confirmed", "Rejected"))
+    with team.store.database.reading() as session:
+        judgement = session.scalar(sa.select(Judgement.id).where(Judgement.user_id == rita.id))
+    ground.select(judgement).run()
+    press(app, "Confirmed")
+    newest = team.store.events(team.maintainer, 1)[0]
+    assert (newest.action, newest.after["trust"], newest.after["judgement"]) == ("decide trust", "confirmed", judgement)
+
+
+def test_files_of_one_name_are_all_taken() -> None:
+    class Sent:
+        def __init__(self, name: str, content: bytes) -> None:
+            self.name, self._content = name, content
+
+        def getvalue(self) -> bytes:
+            return self._content
+
+    sent = [Sent(name, bytes([n])) for n, name in enumerate(("a.png", "a (2).png", "a.png", "a.png", "b"))]
+    named = _named(sent)
+    assert list(named.values()) == [bytes([n]) for n in range(5)]
+    assert list(named) == ["a.png", "a (2).png", "a (3).png", "a (4).png", "b"]
