@@ -23,7 +23,7 @@ from core.feedback.files import hidden
 from core.feedback.label_studio import TEXTS, answer_of
 from core.feedback.layouts import GOLD
 from core.feedback.reading import NotTaken, Picture, Reading, Run, as_json, at, entries, harmless
-from core.feedback.runs import patient_hash
+from core.feedback.runs import patient_hash, whose_picture
 from core.sequence import Text
 
 FOLDER_TASK = "import"
@@ -49,7 +49,7 @@ def folder(reading: Reading) -> Iterator[Run]:
         except (ImageError, FeedbackError) as error:
             reading.left(error.what, place)
             continue
-        case = ("DICOM", patient_hash("DICOM", patient)) if patient else of_file(picture)
+        case = _case_of(patient, picture)
         if (picture.sha256, case) in seen:
             reading.left("a copy of another file", place)
             continue
@@ -62,9 +62,10 @@ def folder(reading: Reading) -> Iterator[Run]:
             reading.left(str(reason), place)
 
 
-def of_file(picture: Picture) -> tuple[str, str]:
-    """Of whom nothing is known, the picture itself stands for the patient."""
-    return "file", patient_hash("file", picture.sha256)
+def _case_of(patient: str | None, picture: Picture) -> tuple[str, str]:
+    """Source and digest of the patient of a picture."""
+    source, whose = whose_picture(patient, picture.sha256)
+    return source, patient_hash(source, whose)
 
 
 # Documents -----------------------------------------------------------------------------------------------------------
@@ -157,7 +158,7 @@ def _case(about: dict, picture: Picture | None) -> tuple[str, str] | None:
     digest = about.get("patient")
     if isinstance(digest, str) and _DIGEST.fullmatch(digest):
         return "import", digest
-    return None if "patient" in about or picture is None else of_file(picture)
+    return None if "patient" in about or picture is None else _case_of(None, picture)
 
 
 def _named(reading: Reading, document: str, name: str) -> Picture:

@@ -131,6 +131,11 @@ def model_version(database: Database, session: Session, name: str, fingerprint: 
     raise FeedbackError("Two model versions have the same name", value=name, remedy="Rename one of them")
 
 
+def whose_picture(patient: str | None, sha256: str) -> tuple[str, str]:
+    """Source and patient of a picture: the patient that its header names, or else the picture itself stands for one."""
+    return ("DICOM", patient) if patient else ("file", sha256)
+
+
 def patient_hash(source: str, patient: str) -> str:
     """All that is kept of a patient's name or number in a source."""
     return hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
