@@ -23,13 +23,15 @@ from core.feedback.files import hidden
 from core.feedback.label_studio import TEXTS, answer_of
 from core.feedback.layouts import GOLD
 from core.feedback.reading import NotTaken, Picture, Reading, Run, as_json, at, entries, harmless
-from core.feedback.runs import patient_hash, whose_picture
+from core.feedback.runs import PSEUDONYM, patient_hash, whose_picture
 from core.sequence import Text
 
 FOLDER_TASK = "import"
 MOST_NAME = 32
 """Characters of a task's name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PATIENT = re.compile(rf"{PSEUDONYM}[0-9a-f]{{{64 - len(PSEUDONYM)}}}|{_DIGEST.pattern}")
+"""A patient as our exports name them, or as earlier ones did: by the digest."""
 
 
 # A folder ------------------------------------------------------------------------------------------------------------
@@ -154,10 +156,10 @@ def _task(reading: Reading, document: str, place: str, entry: dict) -> Run:
 
 
 def _case(about: dict, picture: Picture | None) -> tuple[str, str] | None:
-    """Of an export of ours the patient's digest, so that a withdrawal finds what has come back, too."""
-    digest = about.get("patient")
-    if isinstance(digest, str) and _DIGEST.fullmatch(digest):
-        return "import", digest
+    """Of an export of ours the patient's name there, so that a withdrawal finds what has come back, too."""
+    patient = about.get("patient")
+    if isinstance(patient, str) and _PATIENT.fullmatch(patient):
+        return "import", patient
     return None if "patient" in about or picture is None else _case_of(None, picture)
 
 
