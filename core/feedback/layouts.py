@@ -102,10 +102,19 @@ def _pair(one: Judged, output: Output, chosen: str, rejected: str) -> dict:
 
 
 def _request(output: Output) -> tuple[list[str], list[dict]]:
-    """Pictures by SHA-256, and one message of a user in which they stand at their places."""
+    """Pictures by SHA-256, and the messages before the answer: of a user, with the pictures at their places, and of the
+    model in earlier turns of a conversation."""
     images = [segment["sha256"] for segment in output.inputs if segment["type"] == "image"]
-    parts = [{"type": "image"} if s["type"] == "image" else {"type": "text", "text": s["text"]} for s in output.inputs]
-    return images, [{"role": "user", "content": parts}]
+    messages: list[dict] = []
+    for role, segments in groupby(output.inputs, key=_role):
+        parts = [{"type": "image"} if s["type"] == "image" else {"type": "text", "text": s["text"]} for s in segments]
+        messages.append({"role": role, "content": parts})
+    return images, messages
+
+
+def _role(segment: dict) -> str:
+    """A picture is a user's, even one that was drawn: it was given anew."""
+    return "assistant" if segment["type"] == "text" and segment.get("generated") else "user"
 
 
 def _message(role: str, text: str) -> dict:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -105,6 +106,21 @@ def test_trl_layouts_are_as_its_documentation_says(layout: Layout) -> None:
     told = [row for row in rows if row["comment"]]
     assert told and all((row["spans"], row["confidence"]) == ([SPAN], 1) for row in told)
     assert layout is not trl_unpaired or rows[0]["criteria"] == {"overall": 5}
+
+
+def test_earlier_answers_of_a_conversation_are_the_models() -> None:
+    given = [
+        {"type": "image", "sha256": SCAN, "generated": True}, {"type": "text", "text": "Which organ?"},
+        {"type": "text", "text": "The liver.", "generated": True}, {"type": "text", "text": "A lesion?"},
+    ]  # fmt: skip
+    output = replace(text("None."), inputs=given)
+    pair = [compared(1, replace(text("One."), inputs=given), output)]
+    rows = [*trl_unpaired([rated(5, output)], Counter()), *trl_preference(pair, Counter())]
+    for messages in (*(row["prompt"] for row in rows), *(r["messages"][:-1] for r in trl_sft([rated(5, output)], {}))):
+        assert [(m["role"], [part.get("text") for part in m["content"]]) for m in messages] == [
+            ("user", [None, "Which organ?"]), ("assistant", ["The liver."]), ("user", ["A lesion?"]),
+        ]  # fmt: skip
+    assert all(row["images"] == [SCAN] for row in rows)
 
 
 @pytest.mark.parametrize("layout", ["trl_preference", "trl_unpaired", "trl_sft"])
@@ -227,6 +243,15 @@ def test_readers_cases_and_truth() -> None:
     assert [(row["readerID"], row["modalityID"], row["score"]) for row in rows] == [
         ("truth", "truth", 1), ("rater-1", "model-1", 4), ("rater-2", "model-1", 3),
     ]  # fmt: skip
+
+
+def test_an_empty_text_stays_one_and_no_rater_is_an_account() -> None:
+    """Label Studio takes ids and addresses of its own accounts alone."""
+    gold = COMMON | {"scores": {"overall": 1}, "regions": [], "spans": []}
+    (task,) = label_studio([rated(1, text(""), gold=gold)], Counter())
+    assert task["data"]["output_0"] == ""
+    assert all("completed_by" not in one for one in task["annotations"])
+    assert [one["meta"]["rater"] for one in task["annotations"]] == ["rater-1", "gold"]
 
 
 def test_label_studio_places_boxes_in_per_cent() -> None:
