@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count, takewhile
 
 import numpy as np
@@ -76,11 +77,18 @@ def _case_of(patient: str | None, picture: Picture) -> tuple[str, str]:
 def _each(
     reading: Reading, what: str, read: Callable[[Reading, str, str, dict], Run]
 ) -> Iterator[Run]:  # fmt: skip
+    yield from _once(reading, f"a {what}", entries(reading, f"{what}s"), partial(read, reading))
+
+
+def _once(
+    reading: Reading, what: str, found: Iterable[tuple[str, str, dict]], read: Callable[[str, str, dict], Run]
+) -> Iterator[Run]:  # fmt: skip
+    """The runs of entries, each with its document and place, without those that cannot be taken and without copies."""
     seen: set[str] = set()
-    for document, place, entry in entries(reading, f"{what}s"):
+    for document, place, entry in found:
         try:
-            with at(place, f"a {what}"):
-                run = read(reading, document, place, entry)
+            with at(place, what):
+                run = read(document, place, entry)
         except NotTaken as reason:
             reading.left(str(reason), place)
             continue
@@ -205,24 +213,12 @@ def coco(reading: Reading) -> Iterator[Run]:
                 raise FeedbackError("There is no such image or category", value=annotation.get("id", number))
             else:
                 regions[annotation["image_id"]].append((place, annotation))
-    seen: set[str] = set()
-    for number, image in enumerate(document["images"], 1):
-        place = f"{name}: image {number}"
-        try:
-            with at(place, "an image"):
-                run = _image(reading, name, place, image, labels, regions[image["id"]])
-        except NotTaken as reason:
-            reading.left(str(reason), place)
-            continue
-        if run.key in seen:
-            reading.left("a copy of another one", place)
-            continue
-        seen.add(run.key)
-        yield run
+    images = ((name, f"{name}: image {number}", image) for number, image in enumerate(document["images"], 1))
+    yield from _once(reading, "an image", images, partial(_image, reading, labels, regions))
 
 
 def _image(
-    reading: Reading, document: str, place: str, image: dict, labels: dict, marked: list[tuple[str, dict]]
+    reading: Reading, labels: dict, marked: dict[object, list[tuple[str, dict]]], document: str, place: str, image: dict
 ) -> Run:  # fmt: skip
     picture = reading.beside(document, image["file_name"])
     size = picture.width, picture.height
@@ -230,7 +226,7 @@ def _image(
         sizes = f"{image['width']} x {image['height']} for {size[0]} x {size[1]}"
         raise FeedbackError("The picture has another size than the document says", value=sizes)
     regions = []
-    for where, annotation in marked:
+    for where, annotation in marked[image["id"]]:
         if annotation.get("keypoints"):
             reading.left("keypoints", where)
         with at(where, "an annotation"):

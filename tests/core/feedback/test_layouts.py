@@ -156,7 +156,7 @@ def test_tables_count_what_they_leave() -> None:
     assert len(list(imrmc([*said(), unable], losses))) == 2
     assert losses == {
         "marked errors of the text": 1, "how sure the rater was": 2, "a comment": 1, "not a rating": 2,
-        "could not be judged": 1,
+        "could not be judged": 1, "a case whose truth is not known": 1,
     }  # fmt: skip
     losses = Counter()
     coco([rated(1, image(DRAWN), answer={"comment": "Hm."}), *said()], losses)
@@ -237,12 +237,28 @@ def test_errors_have_their_class_and_words() -> None:
 
 
 def test_readers_cases_and_truth() -> None:
-    gold = {"scores": {"overall": 5}}
-    found = [rated(4, image(DRAWN), gold=gold), rated(3, image(DRAWN), gold=gold, rater="rater-2")]
-    rows = list(imrmc(found, Counter()))
-    assert [(row["readerID"], row["modalityID"], row["score"]) for row in rows] == [
-        ("truth", "truth", 1), ("rater-1", "model-1", 4), ("rater-2", "model-1", 3),
+    """Two models' outputs for one request are one case, or nothing could be paired."""
+    gold, losses = {"scores": {"overall": 5}}, Counter()
+    third = replace(image(DRAWN, "3"), inputs=[{"type": "image", "sha256": OTHER}])
+    clash = [replace(image(DRAWN, name), patient="other") for name in "12"]
+    found = [
+        rated(4, image(DRAWN), gold=gold), rated(3, image(DRAWN), gold=gold, rater="rater-2"),
+        rated(2, image(OTHER, "2"), item="2"), rated(5, replace(image(OTHER), seed=2), item="3"),
+        rated(1, third, item="4"),
+        rated(5, clash[0], item="5", gold=gold), rated(2, clash[1], item="6", gold={"scores": {"overall": 1}}),
     ]  # fmt: skip
+    rows = list(imrmc(found, losses))
+    one, other, last = dict.fromkeys(row["caseID"] for row in rows)
+    assert [(row["caseID"], row["readerID"], row["modalityID"], row["score"]) for row in rows] == [
+        (one, "rater-1", "model-1", 4), (one, "rater-2", "model-1", 3), (one, "rater-1", "model-2", 2),
+        (other, "rater-1", "model-3", 1), (last, "rater-1", "model-1", 5), (last, "rater-1", "model-2", 2),
+        (one, "truth", "truth", 1),
+    ]  # fmt: skip
+    del losses["how sure the rater was"]
+    assert losses == {
+        "a further output of a model for one request": 1, "a case whose truth is not known": 1,
+        "a case whose truth differs between models": 1,
+    }  # fmt: skip
 
 
 def test_an_empty_text_stays_one_and_no_rater_is_an_account() -> None:
