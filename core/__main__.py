@@ -409,7 +409,8 @@ def _feedback_import(options: argparse.Namespace) -> None:
 
 def _feedback_run(options: argparse.Namespace) -> None:
     """The same command again stores nothing twice."""
-    from core.data.images import open_image
+    from core.data.images import open_image, patient_of
+    from core.feedback.runs import whose_picture
     from core.inference.generator import Generator
     from core.inference.once import run_task
     from core.model.checkpoint import load
@@ -418,10 +419,10 @@ def _feedback_run(options: argparse.Namespace) -> None:
     if bool(task.images) != bool(options.files):
         needs = "needs files" if task.images else "takes no file"
         raise PromptError(f"{task.title} {needs}", value=len(options.files))
-    scans = [[open_image(path)] for path in options.files] or [[]]
+    scans = [([open_image(path)], patient_of(path)) for path in options.files] or [([], None)]
     with _studio_store() as store:
         by, generator, stored = store.people.named(options.by), Generator(load(options.model)), 0
-        for images in scans:
+        for images, patient in scans:
             for seed in range(options.seeds):
                 answer = run_task(generator, task, images, options.prompt, seed, options.steps)
                 about, of = answer.provenance.record(answer.seconds), [image.sha256 for image in images]
@@ -430,7 +431,7 @@ def _feedback_run(options: argparse.Namespace) -> None:
                     settings=about["parameters"], model_name=about["model"],
                     model_fingerprint=generator.checkpoint.fingerprint,
                     key=json.dumps([task.name, of, options.prompt, seed, about["parameters"]]),
-                    case=("file", of[0], "") if of else None,
+                    case=(*whose_picture(patient, of[0]), "") if of else None,
                 )  # fmt: skip
                 stored += len(answer.segments)
                 print(f"\r{stored} outputs", end="", file=sys.stderr, flush=True)

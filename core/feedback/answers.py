@@ -16,7 +16,7 @@ from dataclasses import dataclass
 
 from core.errors import FeedbackError
 from core.feedback.rubric import CANNOT_JUDGE, SCALE, Rubric
-from core.feedback.screen import screened
+from core.feedback.screen import MOST_CORRECTED, screened
 
 OVERALL = "overall"
 """The criterion by which an output is good or bad."""
@@ -103,8 +103,9 @@ def _correction(rubric: Rubric, outputs: list[Output], answer: dict) -> dict:
     text = answer.get("text")
     if text is not None and not isinstance(text, str):
         raise FeedbackError("A correction is a text", value=text)
+    of = outputs[0].text or ""
     return {
-        "text": text if text is None or text == outputs[0].text else screened(text),
+        "text": text if text is None or text == of else screened(text, most=MOST_CORRECTED, known=of),
         "spans": _spans(rubric, outputs[0], answer.get("spans") or []),
     }
 
@@ -145,7 +146,10 @@ def _region(rubric: Rubric, output: Output, region: dict) -> dict:
     if region["kind"] == "mask":
         return {"label": region["label"], "kind": "mask", "counts": _counts(output, region.get("counts"))}
     numbers = {name: _number(region.get(name)) for name in REGIONS[region["kind"]]}
-    points = [[_number(x), _number(y)] for x, y in region.get("points", ())][:MOST_POINTS]
+    points = [[_number(x), _number(y)] for x, y in region.get("points", ())]
+    if len(points) > MOST_POINTS:
+        remedy = f"Mark it with several strokes of at most {MOST_POINTS}"
+        raise FeedbackError("A brush stroke has too many points", value=len(points), remedy=remedy)
     if region["kind"] == "brush" and not points:
         raise FeedbackError("A brush stroke has no points")
     xs = [value for name, value in numbers.items() if name.startswith("x")] + [x for x, _ in points]

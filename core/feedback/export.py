@@ -31,7 +31,7 @@ tags: [medical, preference, unimed-studio]
 # {name}
 
 {rows} rows in the layout `{layout}`, from judgements of {raters} raters about {items} items. Outputs are AI-generated:
-for research, not for diagnosis. Raters have names that tell nothing; of patients there are digests only.
+for research, not for diagnosis. Raters and patients have names that tell nothing.
 
 Left out: {losses}.
 """

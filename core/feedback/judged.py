@@ -14,7 +14,7 @@ from sqlalchemy.orm import Session
 
 from core.feedback.database import Database
 from core.feedback.rubric import Plan
-from core.feedback.runs import with_origins
+from core.feedback.runs import pseudonym, secret_of, with_origins
 from core.feedback.studio_models import Item, Judgement, Member, Project, User
 
 BATCH = 500
@@ -25,7 +25,7 @@ SAID = Judgement.__table__.c
 
 @dataclass(frozen=True)
 class Output:
-    """A response with where it comes from. ``patient`` is the digest of a case's patient."""
+    """A response with where it comes from. ``patient`` is this store's name of a case's patient."""
 
     id: str
     kind: str
@@ -160,6 +160,7 @@ def _needed(session: Session, project: Project, plan: Plan) -> Callable[[Item], 
 
 
 def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
+    secret = secret_of(session)
     return {
         response.id: Output(
             response.id,
@@ -176,7 +177,7 @@ def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
             generation.seed,
             version.name if response.author == "model" else VISITOR,
             version.fingerprint,
-            case and case.patient_hash,
+            case and pseudonym(secret, case.patient_hash),
         )
         for response, generation, version, case in session.execute(with_origins(ids))
     }

@@ -7,6 +7,8 @@ Field names follow ``TRL`` (vision preference, unpaired preference, language mod
 
 from __future__ import annotations
 
+import hashlib
+import json
 from collections.abc import Callable, Iterable, Iterator
 
 from core.feedback.answers import BAD, GOOD, OVERALL
@@ -88,10 +90,19 @@ def _pair(one: Judged, output: Output, chosen: str, rejected: str) -> dict:
 
 
 def _request(output: Output) -> tuple[list[str], list[dict]]:
-    """Pictures by SHA-256, and one message of a user in which they stand at their places."""
+    """Pictures by SHA-256, and the messages before the answer: of a user, with the pictures at their places, and of the
+    model in earlier turns of a conversation."""
     images = [segment["sha256"] for segment in output.inputs if segment["type"] == "image"]
-    parts = [{"type": "image"} if s["type"] == "image" else {"type": "text", "text": s["text"]} for s in output.inputs]
-    return images, [{"role": "user", "content": parts}]
+    messages: list[dict] = []
+    for role, segments in groupby(output.inputs, key=_role):
+        parts = [{"type": "image"} if s["type"] == "image" else {"type": "text", "text": s["text"]} for s in segments]
+        messages.append({"role": role, "content": parts})
+    return images, messages
+
+
+def _role(segment: dict) -> str:
+    """A picture is a user's, even one that was drawn: it was given anew."""
+    return "assistant" if segment["type"] == "text" and segment.get("generated") else "user"
 
 
 def _message(role: str, text: str) -> dict:
@@ -224,20 +235,37 @@ def report_errors(found: Iterable[Judged], losses: Losses) -> Iterator[dict]:
 
 
 def imrmc(found: Iterable[Judged], losses: Losses) -> Iterator[dict]:
-    """``readerID,caseID,modalityID,score``, and the truth of gold items as scores of the reader ``truth``."""
-    told: set[str] = set()
+    """``readerID,caseID,modalityID,score``: a case is a patient's request, which all models have, and each model a
+    modality. Of several outputs of a model for it the first counts. The truth of cases of gold items follows, as scores
+    of the reader ``truth``."""
+    read: dict[tuple[str, str, str], str] = {}
+    truths: dict[str, set[int]] = {}
     for one in found:
         score = one.answer.get("scores", {}).get(OVERALL)
         if (reason := _no_reading(one, score)) is not None:
             losses[reason] += 1
             continue
+        output = one.outputs[0]
+        case = _case(output)
+        if read.setdefault((one.rater, case, output.model), one.item) != one.item:
+            losses["a further output of a model for one request"] += 1
+            continue
         others = {name: value for name, value in one.answer["scores"].items() if name != OVERALL}
         leave(one.answer | {"scores": others}, losses, "scores", "regions", "spans", "confidence", "comment")
         truth = one.gold and one.gold.get("scores", {}).get(OVERALL)
-        if truth is not None and one.item not in told:
-            told.add(one.item)
-            yield {"readerID": "truth", "caseID": one.item, "modalityID": "truth", "score": int(truth >= GOOD)}
-        yield {"readerID": one.rater, "caseID": one.item, "modalityID": one.outputs[0].model, "score": score}
+        truths.setdefault(case, set()).update(() if truth is None else {int(truth >= GOOD)})
+        yield {"readerID": one.rater, "caseID": case, "modalityID": output.model, "score": score}
+    for case, known in truths.items():
+        if len(known) == 1:
+            yield {"readerID": "truth", "caseID": case, "modalityID": "truth", "score": known.pop()}
+        else:
+            losses["a case whose truth is not known" if not known else "a case whose truth differs between models"] += 1
+
+
+def _case(output: Output) -> str:
+    """The same for all outputs that answer one request about one patient."""
+    request = [output.patient, output.task, output.inputs]
+    return hashlib.sha256(json.dumps(request, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def _no_reading(one: Judged, score: int | None) -> str | None:

@@ -147,6 +147,16 @@ class Case(Base):
     created_at: Mapped[Created]
 
 
+class Secret(Base):
+    """What turns those digests into names for exports; it leaves the database with no export. One row."""
+
+    __tablename__ = "secrets"
+    __table_args__ = (CheckConstraint("id = 1", name="one"),)
+
+    id: Mapped[int] = mapped_column(SmallInteger, primary_key=True, autoincrement=False)
+    value: Mapped[Sha256]
+
+
 class Generation(Base):
     """One run of a model: what went in, with which settings. ``inputs`` are segments as ``core.sequence`` writes
     them, and ``prompt`` is what a person wrote of them."""

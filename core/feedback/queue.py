@@ -121,14 +121,14 @@ class Queue:
 
         Raises:
             AccessError: it is not this person's.
-            FeedbackError: a part of it cannot be stored, and what was saved before stays; or the item was withdrawn,
-                or the time for corrections is over.
+            FeedbackError: a part of it cannot be stored: of that part what was saved before stays, and all else is
+                saved; or the item was withdrawn, or the time for corrections is over.
         """
         with self._database.writing() as session:
             assignment = _own(session, person, assignment_id)
             project = session.get_one(Project, assignment.project_id)
             need_part(session, person, project, assignment.purpose, hold=True)
-            said = _checked(session, project, assignment, answer, complete=False)
+            said, refused = _savable(session, project, assignment, answer)
             plan, now = Plan.from_json(project.plan), utc_now()
             _need_revisable(assignment, plan, now)
             leased = (
@@ -140,6 +140,8 @@ class Queue:
             values = {"answer": said, "active_seconds": _seconds(active_seconds), "saved_at": now}
             insert = self._database.insert(Draft).values(assignment_id=assignment_id, **values)
             session.execute(insert.on_conflict_do_update(index_elements=["assignment_id"], set_=values))
+        if refused is not None:
+            raise FeedbackError(refused.what, value=refused.value, remedy="All else is saved. Change it and try again")
 
     def submit(
         self, person: Person, assignment_id: str, answer: dict, active_seconds: float, said_at: datetime,
@@ -224,6 +226,26 @@ def _checked(session: Session, project: Project, assignment: Assignment, answer:
     responses = responses_of(session, session.get_one(Item, assignment.item_id))
     outputs, rubric = [output_of(response) for response in responses], Rubric.from_json(project.rubric)
     return checked(project.kind, rubric, outputs, answer, complete=complete)
+
+
+def _savable(
+    session: Session, project: Project, assignment: Assignment, answer: dict
+) -> tuple[dict, FeedbackError | None]:
+    """What of an answer can be saved, and why the rest of it cannot. In place of a part that is refused stands what was
+    saved before."""
+    try:
+        return _checked(session, project, assignment, answer, complete=False), None
+    except FeedbackError as error:
+        refused, draft = error, session.get(Draft, assignment.id)
+    parts = {}
+    for name, value in answer.items():
+        try:
+            _checked(session, project, assignment, {name: value}, complete=False)
+            parts[name] = value
+        except FeedbackError:
+            if draft is not None and name in draft.answer:
+                parts[name] = draft.answer[name]
+    return _checked(session, project, assignment, parts, complete=False), refused
 
 
 def _is_revisable(assignment: Assignment, plan: Plan, now: datetime) -> bool:

@@ -9,7 +9,8 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from itertools import count, takewhile
 
 import numpy as np
@@ -23,13 +24,15 @@ from core.feedback.files import hidden
 from core.feedback.label_studio import TEXTS, answer_of
 from core.feedback.layouts import GOLD
 from core.feedback.reading import NotTaken, Picture, Reading, Run, as_json, at, entries, harmless
-from core.feedback.runs import patient_hash
+from core.feedback.runs import PSEUDONYM, patient_hash, whose_picture
 from core.sequence import Text
 
 FOLDER_TASK = "import"
 MOST_NAME = 32
 """Characters of a task's name."""
 _DIGEST = re.compile(r"[0-9a-f]{64}")
+_PATIENT = re.compile(rf"{PSEUDONYM}[0-9a-f]{{{64 - len(PSEUDONYM)}}}|{_DIGEST.pattern}")
+"""A patient as our exports name them, or as earlier ones did: by the digest."""
 
 
 # A folder ------------------------------------------------------------------------------------------------------------
@@ -49,7 +52,7 @@ def folder(reading: Reading) -> Iterator[Run]:
         except (ImageError, FeedbackError) as error:
             reading.left(error.what, place)
             continue
-        case = ("DICOM", patient_hash("DICOM", patient)) if patient else of_file(picture)
+        case = _case_of(patient, picture)
         if (picture.sha256, case) in seen:
             reading.left("a copy of another file", place)
             continue
@@ -62,9 +65,10 @@ def folder(reading: Reading) -> Iterator[Run]:
             reading.left(str(reason), place)
 
 
-def of_file(picture: Picture) -> tuple[str, str]:
-    """Of whom nothing is known, the picture itself stands for the patient."""
-    return "file", patient_hash("file", picture.sha256)
+def _case_of(patient: str | None, picture: Picture) -> tuple[str, str]:
+    """Source and digest of the patient of a picture."""
+    source, whose = whose_picture(patient, picture.sha256)
+    return source, patient_hash(source, whose)
 
 
 # Documents -----------------------------------------------------------------------------------------------------------
@@ -73,11 +77,18 @@ def of_file(picture: Picture) -> tuple[str, str]:
 def _each(
     reading: Reading, what: str, read: Callable[[Reading, str, str, dict], Run]
 ) -> Iterator[Run]:  # fmt: skip
+    yield from _once(reading, f"a {what}", entries(reading, f"{what}s"), partial(read, reading))
+
+
+def _once(
+    reading: Reading, what: str, found: Iterable[tuple[str, str, dict]], read: Callable[[str, str, dict], Run]
+) -> Iterator[Run]:  # fmt: skip
+    """The runs of entries, each with its document and place, without those that cannot be taken and without copies."""
     seen: set[str] = set()
-    for document, place, entry in entries(reading, f"{what}s"):
+    for document, place, entry in found:
         try:
-            with at(place, f"a {what}"):
-                run = read(reading, document, place, entry)
+            with at(place, what):
+                run = read(document, place, entry)
         except NotTaken as reason:
             reading.left(str(reason), place)
             continue
@@ -153,11 +164,11 @@ def _task(reading: Reading, document: str, place: str, entry: dict) -> Run:
 
 
 def _case(about: dict, picture: Picture | None) -> tuple[str, str] | None:
-    """Of an export of ours the patient's digest, so that a withdrawal finds what has come back, too."""
-    digest = about.get("patient")
-    if isinstance(digest, str) and _DIGEST.fullmatch(digest):
-        return "import", digest
-    return None if "patient" in about or picture is None else of_file(picture)
+    """Of an export of ours the patient's name there, so that a withdrawal finds what has come back, too."""
+    patient = about.get("patient")
+    if isinstance(patient, str) and _PATIENT.fullmatch(patient):
+        return "import", patient
+    return None if "patient" in about or picture is None else _case_of(None, picture)
 
 
 def _named(reading: Reading, document: str, name: str) -> Picture:
@@ -202,24 +213,12 @@ def coco(reading: Reading) -> Iterator[Run]:
                 raise FeedbackError("There is no such image or category", value=annotation.get("id", number))
             else:
                 regions[annotation["image_id"]].append((place, annotation))
-    seen: set[str] = set()
-    for number, image in enumerate(document["images"], 1):
-        place = f"{name}: image {number}"
-        try:
-            with at(place, "an image"):
-                run = _image(reading, name, place, image, labels, regions[image["id"]])
-        except NotTaken as reason:
-            reading.left(str(reason), place)
-            continue
-        if run.key in seen:
-            reading.left("a copy of another one", place)
-            continue
-        seen.add(run.key)
-        yield run
+    images = ((name, f"{name}: image {number}", image) for number, image in enumerate(document["images"], 1))
+    yield from _once(reading, "an image", images, partial(_image, reading, labels, regions))
 
 
 def _image(
-    reading: Reading, document: str, place: str, image: dict, labels: dict, marked: list[tuple[str, dict]]
+    reading: Reading, labels: dict, marked: dict[object, list[tuple[str, dict]]], document: str, place: str, image: dict
 ) -> Run:  # fmt: skip
     picture = reading.beside(document, image["file_name"])
     size = picture.width, picture.height
@@ -227,7 +226,7 @@ def _image(
         sizes = f"{image['width']} x {image['height']} for {size[0]} x {size[1]}"
         raise FeedbackError("The picture has another size than the document says", value=sizes)
     regions = []
-    for where, annotation in marked:
+    for where, annotation in marked[image["id"]]:
         if annotation.get("keypoints"):
             reading.left("keypoints", where)
         with at(where, "an annotation"):

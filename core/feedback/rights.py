@@ -16,7 +16,7 @@ from core.feedback.models import Case, Generation, GenerationPicture, Response, 
 from core.feedback.people import Person, existing, keep_one_maintainer
 from core.feedback.projects import GROUND
 from core.feedback.rubric import Plan
-from core.feedback.runs import patient_hash
+from core.feedback.runs import patient_hash, pseudonym, secret_of
 from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project
 from core.feedback.tombstones import BATCH
 
@@ -72,7 +72,9 @@ def withdraw_patient(database: Database, blobs: Blobs, by: Person, source: str, 
     """
     by.need("maintainer")
     with database.writing(pictures="deleted") as session:
-        cases = session.scalars(select(Case.id).where(Case.patient_hash == patient_hash(source, patient))).all()
+        known = patient_hash(source, patient)
+        names = known, pseudonym(secret_of(session), known)
+        cases = session.scalars(select(Case.id).where(Case.patient_hash.in_(names))).all()
         if not cases:
             remedy = "Write source and patient as they were when it was stored"
             raise FeedbackError("There is nothing of such a patient", remedy=remedy)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import hmac
 import json
 from collections.abc import Callable, Collection
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from sqlalchemy.orm import Session
 from core.errors import FeedbackError
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
-from core.feedback.models import Case, Generation, GenerationPicture, ModelVersion, Response
+from core.feedback.models import Case, Generation, GenerationPicture, ModelVersion, Response, Secret
 from core.feedback.screen import screened, storable
 from core.sequence import Image, Segment, Sequence, Text
 
 IMPORT = "import"
 """The name of what was not made here, in place of a model's."""
+PSEUDONYM = "P-"
+"""Begins the name of a patient in an export."""
 
 
 @dataclass(frozen=True)
@@ -131,9 +134,27 @@ def model_version(database: Database, session: Session, name: str, fingerprint: 
     raise FeedbackError("Two model versions have the same name", value=name, remedy="Rename one of them")
 
 
+def whose_picture(patient: str | None, sha256: str) -> tuple[str, str]:
+    """Source and patient of a picture: the patient that its header names, or else the picture itself stands for one."""
+    return ("DICOM", patient) if patient else ("file", sha256)
+
+
 def patient_hash(source: str, patient: str) -> str:
     """All that is kept of a patient's name or number in a source."""
     return hashlib.sha256(f"{source}\0{patient}".encode()).hexdigest()
+
+
+def secret_of(session: Session) -> bytes:
+    """What makes this store's names of patients its own."""
+    return bytes.fromhex(session.scalars(select(Secret.value)).one())
+
+
+def pseudonym(secret: bytes, patient_hash: str) -> str:
+    """The name of a patient in what leaves the store: from the digest alone, numbers of six digits could be found by
+    trying them. Of a name that came back with an import, that name."""
+    if patient_hash.startswith(PSEUDONYM):
+        return patient_hash
+    return PSEUDONYM + hmac.digest(secret, patient_hash.encode(), "sha256").hex()[: 64 - len(PSEUDONYM)]
 
 
 def case(database: Database, session: Session, source: str, patient_hash: str, name: str) -> str:

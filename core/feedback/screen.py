@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from difflib import SequenceMatcher
 
 from core.errors import FeedbackError
 
 MOST_CHARACTERS = 2000
+MOST_CORRECTED = 20_000
+"""Characters of a corrected text, as long as a report may be."""
+_WORDS = re.compile(r"\w+|[^\w\s]")
 _MONTHS = (
     r"(?:jan(?:uary|uar)?|feb(?:ruary|ruar)?|mar(?:ch)?|märz|mär|mrz|apr(?:il)?|may|mai|june?|juni|july?|juli"
     r"|aug(?:ust)?|sept?(?:ember)?|o[ck]t(?:ober)?|nov(?:ember)?|de[cz](?:ember)?)\b\.?"
@@ -66,19 +70,26 @@ def storable(text: str) -> str:
     return text.replace("\0", "").encode("utf-8", "replace").decode()
 
 
-def screened(text: str) -> str:
+def screened(text: str, *, most: int = MOST_CHARACTERS, known: str = "") -> str:
     """The text as it may be stored.
 
+    Args:
+        most: characters that it may have.
+        known: what it was made from, and is stored already: what stands there may stay, and only words that are new
+            are refused.
+
     Raises:
-        FeedbackError: it is longer than ``MOST_CHARACTERS``, or seems to hold an identifier of a patient. The message
-            says of what kind, and does not repeat it.
+        FeedbackError: it is too long, or seems to hold an identifier of a patient. The message says of what kind, and
+            does not repeat it.
     """
     text = storable(text)
-    if len(text) > MOST_CHARACTERS:
-        remedy = f"Use at most {MOST_CHARACTERS} characters"
-        raise FeedbackError("The text is too long to be stored", value=len(text), remedy=remedy)
-    plain = "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
-    found = [kind for kind, patterns in KINDS.items() if any(_holds(pattern, plain) for pattern in patterns)]
+    if len(text) > most:
+        raise FeedbackError(
+            "The text is too long to be stored", value=len(text), remedy=f"Use at most {most} characters"
+        )
+    plain = _plain(text)
+    new = _new_parts(plain, _plain(known))
+    found = [kind for kind, patterns in KINDS.items() if any(_holds(pattern, plain, new) for pattern in patterns)]
     if found:
         raise FeedbackError(
             f"The text seems to hold {' and '.join(found)}, which may identify a patient",
@@ -87,9 +98,25 @@ def screened(text: str) -> str:
     return text
 
 
-def _holds(pattern: re.Pattern[str], text: str) -> bool:
-    """Whether the pattern is found anywhere but in the decimals of a number, such as 0.123456."""
+def _plain(text: str) -> str:
+    """The text in one way of writing, without characters that nobody sees."""
+    return "".join(c for c in unicodedata.normalize("NFKC", text) if unicodedata.category(c) != "Cf")
+
+
+def _new_parts(text: str, known: str) -> list[tuple[int, int]]:
+    """Start and end of what a text has more than another one, in whole words."""
+    if not known:
+        return [(0, len(text))]
+    words = list(_WORDS.finditer(text))
+    changes = SequenceMatcher(None, _WORDS.findall(known), [word[0] for word in words]).get_opcodes()
+    return [(words[a].start(), words[b - 1].end()) for kind, _, _, a, b in changes if kind != "equal" and a < b]
+
+
+def _holds(pattern: re.Pattern[str], text: str, new: list[tuple[int, int]]) -> bool:
+    """Whether the pattern is found in what is new, but not in the decimals of a number, such as 0.123456."""
     for match in pattern.finditer(text):
+        if not any(start < match.end() and match.start() < end for start, end in new):
+            continue
         before, after = text[: match.start()], text[match.end() :]
         if not (match[0].isdigit() and re.search(r"(?<![\d.])\d{1,5}[.,]$", before) and not re.match(r"\.\d", after)):
             return True

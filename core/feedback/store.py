@@ -91,12 +91,6 @@ class FeedbackStore:
 
     # What was generated
 
-    def model_version(self, name: str, fingerprint: str) -> str:
-        """The id of a model version, which is new when its name or its weights are. Where the name is taken by other
-        weights, the digest is appended to it."""
-        with self._database.writing() as session:
-            return runs.model_version(self._database, session, name, fingerprint)
-
     def add_generation(
         self,
         code: str,

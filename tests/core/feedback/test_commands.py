@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from contextlib import closing
 from pathlib import Path
 
+import numpy as np
 import pyarrow.parquet
 import pytest
 from pydicom.data import get_testdata_file
@@ -17,6 +18,7 @@ from core.feedback.projects import NewItem
 from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
 from core.sequence import NOTICE
+from tests.core.data.builders import dicom_bytes
 from tests.core.feedback.builders import picture
 from tests.core.feedback.team import Team
 
@@ -127,6 +129,25 @@ def test_outputs_come_into_the_store_to_be_rated(
     ]:
         assert main(["feedback", "run", *model, *wrong]) == 2
         assert why in capsys.readouterr().err
+
+
+def test_slices_of_one_patient_are_one_patients(
+    store: StudioStore, data: Path, tmp_path: Path, tiny_checkpoint: Path, capsys: pytest.CaptureFixture
+) -> None:
+    add("mona", "maintainer")
+    files = []
+    for seed, patient in enumerate(("P-1", "P-1", "P-2")):
+        pixels = np.random.default_rng(seed).integers(0, 2000, (16, 12), dtype=np.uint16)
+        files.append(tmp_path / f"{seed}.dcm")
+        files[-1].write_bytes(dicom_bytes(pixels, PatientID=patient))
+    picture(1).pixels.save(tmp_path / "p.png")
+    run = ["feedback", "run", "--model", str(tiny_checkpoint), "--by", "mona", "--task", "vqa", "--prompt", "Which?"]
+    assert main([*run, *map(str, files), str(tmp_path / "p.png")]) == 0
+    with closing(sqlite3.connect(data / "feedback.sqlite")) as file:
+        assert file.execute("SELECT count(*) FROM cases").fetchone() == (3,)
+    mona = store.people.named("mona")
+    assert store.withdraw_patient(mona, "DICOM", "P-1").generations == 2
+    assert len(store.projects.responses(mona, "text")) == 2
 
 
 def test_an_import_becomes_a_project(store: StudioStore, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:

@@ -8,13 +8,19 @@ from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
 
+import pytest
 import sqlalchemy as sa
 
+from core.errors import FeedbackError
+from core.feedback.answers import MOST_POINTS
 from core.feedback.dealing import Dealer
 from core.feedback.models import Base, utc_now
+from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Project
+from core.sequence import Text
+from tests.core.feedback.builders import picture
 from tests.core.feedback.team import (
     Clock,
     Team,
@@ -105,6 +111,33 @@ def test_who_comes_back_finds_their_draft_before_anything_new(team: Team, clock:
     team.store.queue.save(rita, hers.id, {"comment": "Mine."}, 1.0)
     clock.move(minutes=61)
     assert team.next(rita, project).id == hers.id
+
+
+def test_a_refused_field_does_not_take_the_others_along(team: Team) -> None:
+    project, (rita, _) = team.project(), team.raters
+    task, save = team.next(rita, project), team.store.queue.save
+    save(rita, task.id, {"scores": {"anatomy": 2}, "comment": "Blurred."}, 1.0)
+    box = {"label": "blur", "kind": "box", "x0": 1, "y0": 1, "x1": 5, "y1": 5}
+    new = {"scores": {"anatomy": 4}, "regions": [box], "comment": "Blurred since 3.4.2019."}
+    with pytest.raises(FeedbackError, match=r"a date.*All else is saved"):
+        save(rita, task.id, new, 2.0)
+    draft = team.next(rita, project).draft
+    assert (draft["scores"], draft["regions"], draft["comment"]) == ({"anatomy": 4}, [box], "Blurred.")
+    stroke = {"label": "blur", "kind": "brush", "width": 2, "points": [[1, 1]] * (MOST_POINTS + 1)}
+    with pytest.raises(FeedbackError, match=r"too many points: 5001.*All else is saved"):
+        save(rita, task.id, {**new, "comment": "", "regions": [stroke]}, 3.0)
+    draft = team.next(rita, project).draft
+    assert (draft["regions"], draft["comment"]) == ([box], "")
+
+
+def test_a_long_report_can_be_corrected(team: Team) -> None:
+    ref = team.store.add_run(
+        team.maintainer, task="report", inputs=[picture(1)], outputs=[Text("Since 3.4.2019. " + "Clear. " * 500)],
+        settings={}, seed=0, model_name="m", model_fingerprint="f", key="long",
+    )  # fmt: skip
+    project = team.project("correct", items=[NewItem(ref.response_ids)])
+    task = team.next(team.raters[0], project)
+    assert team.submit(team.raters[0], task, text=task.shown.outputs[0]["text"] + "No effusion.") == 1
 
 
 def test_saving_keeps_the_item(team: Team, clock: Clock) -> None:

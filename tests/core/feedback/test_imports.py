@@ -3,6 +3,7 @@ came."""
 
 from __future__ import annotations
 
+import hashlib
 import io
 import json
 import zipfile
@@ -16,6 +17,7 @@ from PIL import Image as PILImage
 from core.data.records import Message, PictureStore, Record, write_records
 from core.errors import AccessError, FeedbackError, UniMedError
 from core.feedback.columns import columns
+from core.feedback.export import LAYOUTS
 from core.feedback.files import opened
 from core.feedback.imports import IMPORTS
 from core.feedback.masks import brush, from_brush, from_run_lengths, polygon, run_lengths, unpacked
@@ -203,6 +205,33 @@ def test_label_studio_comes_back_as_it_went(team: Team, tmp_path: Path, kind: st
     assert count(engine, "generations") == stored, "the same content, whatever the file"
     if kind != "compare":
         assert team.store.withdraw_patient(team.maintainer, "archive", "P-7").generations == 6, "with what came back"
+
+
+def test_a_patients_name_in_an_export_cannot_be_turned_back(team: Team, tmp_path: Path, engine: sa.Engine) -> None:
+    """Who knows the source and tries all numbers finds nobody, and other stores give other names; what comes back, from
+    this export or one of before, is the same patient's."""
+    stranger, number = "P-" + "0" * 62, "123456"
+    project = team.project(items=[NewItem((one,)) for one in team.outputs(count=2, patient=number)])
+    team.judge_all(team.raters[0], project)
+    (first, second) = exported(team, project, "label_studio", tmp_path / "out")
+    name, plain = first["meta"]["patient"], hashlib.sha256(f"archive\0{number}".encode()).hexdigest()
+    with engine.connect() as connection:
+        secret = connection.scalar(sa.text("SELECT value FROM secrets"))
+    for layout in LAYOUTS:
+        exported(team, project, layout, tmp_path / layout)
+        written = "".join(path.read_text() for path in (tmp_path / layout).glob("data.*"))
+        assert plain not in written and secret not in written
+    again = []
+    for patient in (name, plain, stranger):
+        tasks = [task | {"meta": task["meta"] | {"patient": patient}} for task in (first, second)]
+        (tmp_path / "out" / "data.jsonl").write_text("\n".join(map(json.dumps, tasks)))
+        again += team.store.imports.read(team.maintainer, "label_studio", tmp_path / "out").items
+    back = team.project(items=again, name="back")
+    team.judge_all(team.raters[0], back)
+    found = [task["meta"]["patient"] for task in exported(team, back, "label_studio", tmp_path / "again")]
+    assert sorted(found) == sorted([name] * 4 + [stranger] * 2)
+    assert team.store.withdraw_patient(team.maintainer, "archive", number).generations == 6
+    assert count(engine, "cases") == 1, "the stranger stays"
 
 
 PACKED = "61X13mN000`0"

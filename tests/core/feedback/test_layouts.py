@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections import Counter
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -107,6 +108,21 @@ def test_trl_layouts_are_as_its_documentation_says(layout: Layout) -> None:
     assert layout is not trl_unpaired or rows[0]["criteria"] == {"overall": 5}
 
 
+def test_earlier_answers_of_a_conversation_are_the_models() -> None:
+    given = [
+        {"type": "image", "sha256": SCAN, "generated": True}, {"type": "text", "text": "Which organ?"},
+        {"type": "text", "text": "The liver.", "generated": True}, {"type": "text", "text": "A lesion?"},
+    ]  # fmt: skip
+    output = replace(text("None."), inputs=given)
+    pair = [compared(1, replace(text("One."), inputs=given), output)]
+    rows = [*trl_unpaired([rated(5, output)], Counter()), *trl_preference(pair, Counter())]
+    for messages in (*(row["prompt"] for row in rows), *(r["messages"][:-1] for r in trl_sft([rated(5, output)], {}))):
+        assert [(m["role"], [part.get("text") for part in m["content"]]) for m in messages] == [
+            ("user", [None, "Which organ?"]), ("assistant", ["The liver."]), ("user", ["A lesion?"]),
+        ]  # fmt: skip
+    assert all(row["images"] == [SCAN] for row in rows)
+
+
 @pytest.mark.parametrize("layout", ["trl_preference", "trl_unpaired", "trl_sft"])
 def test_parquet_has_the_rows_of_the_lines(layout: str, tmp_path: Path) -> None:
     rows = list(ROWS[layout](said(), Counter()))
@@ -140,7 +156,7 @@ def test_tables_count_what_they_leave() -> None:
     assert len(list(imrmc([*said(), unable], losses))) == 2
     assert losses == {
         "marked errors of the text": 1, "how sure the rater was": 2, "a comment": 1, "not a rating": 2,
-        "could not be judged": 1,
+        "could not be judged": 1, "a case whose truth is not known": 1,
     }  # fmt: skip
     losses = Counter()
     coco([rated(1, image(DRAWN), answer={"comment": "Hm."}), *said()], losses)
@@ -221,12 +237,37 @@ def test_errors_have_their_class_and_words() -> None:
 
 
 def test_readers_cases_and_truth() -> None:
-    gold = {"scores": {"overall": 5}}
-    found = [rated(4, image(DRAWN), gold=gold), rated(3, image(DRAWN), gold=gold, rater="rater-2")]
-    rows = list(imrmc(found, Counter()))
-    assert [(row["readerID"], row["modalityID"], row["score"]) for row in rows] == [
-        ("truth", "truth", 1), ("rater-1", "model-1", 4), ("rater-2", "model-1", 3),
+    """Two models' outputs for one request are one case, or nothing could be paired."""
+    gold, losses = {"scores": {"overall": 5}}, Counter()
+    third = replace(image(DRAWN, "3"), inputs=[{"type": "image", "sha256": OTHER}])
+    clash = [replace(image(DRAWN, name), patient="other") for name in "12"]
+    found = [
+        rated(4, image(DRAWN), gold=gold), rated(3, image(DRAWN), gold=gold, rater="rater-2"),
+        rated(2, image(OTHER, "2"), item="2"), rated(5, replace(image(OTHER), seed=2), item="3"),
+        rated(1, third, item="4"),
+        rated(5, clash[0], item="5", gold=gold), rated(2, clash[1], item="6", gold={"scores": {"overall": 1}}),
     ]  # fmt: skip
+    rows = list(imrmc(found, losses))
+    one, other, last = dict.fromkeys(row["caseID"] for row in rows)
+    assert [(row["caseID"], row["readerID"], row["modalityID"], row["score"]) for row in rows] == [
+        (one, "rater-1", "model-1", 4), (one, "rater-2", "model-1", 3), (one, "rater-1", "model-2", 2),
+        (other, "rater-1", "model-3", 1), (last, "rater-1", "model-1", 5), (last, "rater-1", "model-2", 2),
+        (one, "truth", "truth", 1),
+    ]  # fmt: skip
+    del losses["how sure the rater was"]
+    assert losses == {
+        "a further output of a model for one request": 1, "a case whose truth is not known": 1,
+        "a case whose truth differs between models": 1,
+    }  # fmt: skip
+
+
+def test_an_empty_text_stays_one_and_no_rater_is_an_account() -> None:
+    """Label Studio takes ids and addresses of its own accounts alone."""
+    gold = COMMON | {"scores": {"overall": 1}, "regions": [], "spans": []}
+    (task,) = label_studio([rated(1, text(""), gold=gold)], Counter())
+    assert task["data"]["output_0"] == ""
+    assert all("completed_by" not in one for one in task["annotations"])
+    assert [one["meta"]["rater"] for one in task["annotations"]] == ["rater-1", "gold"]
 
 
 def test_label_studio_places_boxes_in_per_cent() -> None:

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from core.errors import FeedbackError
-from core.feedback.screen import MOST_CHARACTERS, screened
+from core.feedback.screen import MOST_CHARACTERS, MOST_CORRECTED, screened
 
 IDENTIFYING = [
     ("a date", "Seen on 12.03.1958."),
@@ -155,3 +155,18 @@ def test_any_text_is_either_kept_or_refused(text: str) -> None:
     except FeedbackError:
         return
     assert kept == text.replace("\0", "")
+
+
+def test_a_corrector_may_keep_what_the_model_wrote_and_add_no_more() -> None:
+    report = "Compared to 3.4.2019, the effusion is smaller. " + "The lungs are clear. " * 400
+    kept = report.replace("smaller", "larger") + "No pneumothorax."
+    assert len(kept) > MOST_CHARACTERS and screened(kept, most=MOST_CORRECTED, known=report) == kept
+    for new in (
+        report.replace("2019", "2021"),
+        report + "Seen on 5.4.2019.",
+        report.replace("Compared", "MRN: Compared"),
+    ):
+        with pytest.raises(FeedbackError, match="identify a patient"):
+            screened(new, most=MOST_CORRECTED, known=report)
+    with pytest.raises(FeedbackError, match="too long"):
+        screened("x" * (MOST_CORRECTED + 1), most=MOST_CORRECTED, known=report)

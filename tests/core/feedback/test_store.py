@@ -107,14 +107,11 @@ def test_the_same_key_stores_once(open_store: OpenStore) -> None:
 
 
 def test_a_model_version_is_its_name_and_its_weights(store: FeedbackStore) -> None:
-    first = store.model_version("nano", "a" * 64)
-    assert store.model_version("nano", "a" * 64) == first
-    assert store.model_version("other", "a" * 64) != first
-    retrained = store.model_version("nano", "b" * 64)
-    assert retrained != first and store.model_version("nano", "b" * 64) == retrained
-    add(store, store.give_consent(), fingerprint="b" * 64)
-    (row,) = store.rows()
-    assert row["model"] == {"name": "nano bbbbbbbbbbbb", "fingerprint": "b" * 64}
+    code = store.give_consent()
+    for key, weights in enumerate("aabb"):
+        add(store, code, str(key), fingerprint=weights * 64)
+    first, retrained = ({"name": n, "fingerprint": w * 64} for n, w in (("nano", "a"), ("nano bbbbbbbbbbbb", "b")))
+    assert [row["model"] for row in store.rows()] == [first, first, retrained, retrained]
 
 
 def test_settings_that_are_no_json_are_refused(store: FeedbackStore) -> None:
