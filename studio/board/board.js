@@ -238,7 +238,7 @@ export class Board {
     if (typing || theirs || this.help.open) return;
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
       d: () => this.pictures?.turn(), "+": () => this.pictures?.zoom(1.5), "=": () => this.pictures?.zoom(1.5),
-      "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.errors?.passage.element.focus(),
+      "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.output?.focus(),
       c: () => this.surer(), u: () => this.undo(),
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };

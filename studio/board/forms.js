@@ -3,7 +3,7 @@
 
 import { button, div, make } from "../elements/shown.js";
 import { LETTERS } from "./pictures.js";
-import { Passage, showDifference } from "./text.js";
+import { Passage, plain, showDifference } from "./text.js";
 
 /** The form of a task. `change` takes the changed part of the answer. */
 export function form(task, answer, change) {
@@ -76,14 +76,14 @@ class Scores {
       choose: (score) => change({ scores: { ...this.scores, [criterion.name]: score } }),
     }));
     this.rows = new Rows(rows);
-    this.errors = task.outputs[0].kind === "text" && task.rubric.errors.length ? new Errors(task, change) : null;
-    this.element = div("ub-form", ...(this.errors ? [this.errors.element] : []), this.rows.element);
+    this.output = task.outputs[0].kind === "text" ? new ModelText(task, change) : null;
+    this.element = div("ub-form", ...(this.output ? [this.output.element] : []), this.rows.element);
   }
 
   show(answer) {
     this.scores = answer.scores ?? {};
     this.rows.show(this.scores);
-    this.errors?.show(answer);
+    this.output?.show(answer);
   }
 
   key(event) {
@@ -145,15 +145,22 @@ class Choices {
   }
 }
 
-/** Errors in the model's text. */
-class Errors {
+/** The model's text, and where the rubric has classes of errors those that are marked in it. */
+class ModelText {
   constructor(task, change) {
     this.task = task;
     this.change = change;
-    this.passage = new Passage(task.outputs[0].text, (span) => this.add(span));
+    const { text } = task.outputs[0];
+    this.passage = task.rubric.errors.length ? new Passage(text, (span) => this.add(span)) : null;
     this.list = make("ul", { class: "ub-list" });
-    this.element = div("ub-errors", make("h3", {}, "Text – may be AI-generated"), this.passage.element,
-      div("ub-buttons", button("Mark the chosen words as an error [E, Enter]", () => this.add(this.passage.span))), this.list);
+    const name = "Text – may be AI-generated";
+    this.element = this.passage ? div("ub-errors", make("h3", {}, name), this.passage.element, div("ub-buttons",
+      button("Mark the chosen words as an error [E, Enter]", () => this.add(this.passage.span))), this.list)
+      : plain(name, text);
+  }
+
+  focus() {
+    this.passage?.element.focus();
   }
 
   add({ start, end }) {
@@ -162,6 +169,7 @@ class Errors {
   }
 
   show(answer) {
+    if (!this.passage) return;
     this.spans = answer.spans ?? [];
     this.passage.show(this.spans);
     const set = (index, part) => this.change({ spans: this.spans.map((span, i) => (i === index ? { ...span, ...part } : span)) });
@@ -181,11 +189,11 @@ class Correction {
   constructor(task, answer, change) {
     this.own = task.outputs[0].text;
     this.change = change;
-    this.errors = new Errors(task, change);
+    this.output = new ModelText(task, change);
     this.editor = make("textarea", { rows: 8, maxlength: 20000, oninput: () => change({ text: this.editor.value }) });
     this.difference = make("p", { class: "ub-difference", "aria-live": "off" });
     this.editor.value = answer.text ?? this.own;
-    this.element = div("ub-form", this.errors.element,
+    this.element = div("ub-form", this.output.element,
       make("label", { class: "ub-field" }, "What it should say [T]", this.editor),
       make("h3", {}, "What you have changed"), this.difference,
       div("ub-buttons", button("Accept as it is [A]", () => this.accept())));
@@ -194,7 +202,7 @@ class Correction {
   show(answer) {
     if (document.activeElement !== this.editor) this.editor.value = answer.text ?? this.own;
     showDifference(this.difference, this.own, this.editor.value);
-    this.errors.show(answer);
+    this.output.show(answer);
   }
 
   accept() {

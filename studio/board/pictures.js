@@ -1,6 +1,7 @@
 /* The pictures of an item: source and outputs beside each other, in full size, and to mark defects on. */
 
 import { button, div, make } from "../elements/shown.js";
+import { plain } from "./text.js";
 
 /** Names of the sides that are compared. */
 export const LETTERS = "ABCDEFGH";
@@ -45,8 +46,7 @@ class Pictures {
     const named = this.outputs.map((output, side) =>
       figure(this.outputs.length > 1 ? LETTERS[side] : MARK, output.src));
     const texts = task.kind === "compare" && !this.outputs.length
-      ? task.order.map((index, side) => make("section", { class: "ub-text" }, make("h3", {}, LETTERS[side]),
-        make("p", {}, task.outputs[index].text))) : [];
+      ? task.order.map((index, side) => plain(LETTERS[side], task.outputs[index].text)) : [];
     return [div("ub-grid", ...this.sources.map((src) => figure("Source", src)), ...named, ...texts)];
   }
 

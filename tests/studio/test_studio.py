@@ -290,6 +290,27 @@ def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in
     assert [(span["start"], span["end"], span["error"]) for span in answer["spans"]] == [(3, 7, "location")]
 
 
+def test_a_text_is_rated_that_is_there_to_be_read(studio: Studio, log_in: LogIn) -> None:
+    mona = studio.people["mona"]
+    ref = studio.store.add_run(
+        mona, task="report", inputs=[Text("Report it.")], outputs=[Text("No left effusion.")], seed=0, settings={},
+        model_name="nano-secret", model_fingerprint="f" * 64, key="text to be rated",
+    )  # fmt: skip
+    for name, rubric in (("Without errors", Rubric((OVERALL,))), ("With errors", RUBRICS["text"])):
+        make(studio, name, "rate", rubric, [NewItem(ref.response_ids)], "ralf")
+    page = log_in("ralf")
+    for name, passages in (("Without errors", 0), ("With errors", 1)):
+        expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
+        page.get_by_label("Project").click()
+        page.get_by_role("option", name=name).click()
+        standing(page, 0, 1)
+        expect(page.get_by_text("No left effusion.")).to_be_visible()
+        expect(page.locator(".ub-passage")).to_have_count(passages)
+        page.keyboard.press("4")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+
+
 def test_a_rater_finds_no_page_of_maintainers(studio: Studio, log_in: LogIn) -> None:
     page = log_in("rolf")
     for path in ("projects", "people", "progress", "adjudicate", "rate?project=x&purpose=adjudicate"):
