@@ -198,19 +198,9 @@ class Doors:
         return {"task": task and self._told(task), **self._standing(person, project, purpose)}
 
     def item(self, person: Person, body: dict) -> dict:
-        """One of one's own again: the one before, or by its id."""
-        project, purpose = str(body.get("project")), str(body.get("purpose", "judge"))
-        wanted = body.get("assignment")
-        history = self._store.queue.history(person, project, purpose)
-        if wanted is None:
-            if not history:
-                raise FeedbackError("There is nothing before this one")
-            after = body.get("before")
-            at = history.index(after) + 1 if after in history else 0
-            if at >= len(history):
-                raise FeedbackError("There is nothing before this one")
-            wanted = history[at]
-        task = self._store.queue.get(person, str(wanted))
+        """What one has judged last, or last before another one."""
+        project, purpose, after = str(body.get("project")), str(body.get("purpose", "judge")), body.get("before")
+        task = self._store.queue.before(person, project, purpose, None if after is None else str(after))
         return {"task": self._told(task), **self._standing(person, project, purpose)}
 
     def save(self, person: Person, body: dict) -> dict:

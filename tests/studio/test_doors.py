@@ -95,7 +95,7 @@ def test_a_rater_reaches_no_other_item_project_or_part(house: Doors) -> None:
     rita, ralf, rolf = (house.client(name) for name in ("rita", "ralf", "rolf"))
     own = rita.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
     for client in (ralf, rolf):
-        for path, body in (("item", {"project": house.project, "assignment": own}), ("save", said(own)),
+        for path, body in (("item", {"project": house.project, "before": own}), ("save", said(own)),
                            ("submit", said(own))):  # fmt: skip
             assert client.post(f"{API}/{path}", json=body).status_code == 403
         assert client.get(f"{API}/picture/{own}/output/0").status_code == 403
@@ -171,6 +171,8 @@ def test_a_submitted_answer_comes_back_to_be_revised(house: Doors) -> None:
     back = client.post(f"{API}/item", json={"project": house.project}).json()["task"]
     assert back["answer"]["scores"]["overall"] == 1, "a revision that is under way is kept as well"
     assert client.post(f"{API}/submit", json=other | {"reason": "a slip"}).json() == {"version": 2}
+    before = client.post(f"{API}/item", json={"project": house.project, "before": task})
+    assert before.status_code == 422 and "nothing before" in before.json()["error"]
     assert list(house.store.verify()) == []
 
 
