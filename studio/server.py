@@ -222,7 +222,7 @@ class Doors:
         """A task without the names of its pictures, by which somebody could find out more."""
         inputs = [
             {"type": "image", "src": _address(task, "input", place)} if segment["type"] == "image" else
-            {"type": "text", "text": segment["text"]}
+            {"type": "text", "text": segment["text"], "generated": segment.get("generated", False)}
             for place, segment in enumerate(task.shown.inputs)
         ]  # fmt: skip
         outputs = [
@@ -232,7 +232,7 @@ class Doors:
         ]  # fmt: skip
         return {
             "id": task.id, "kind": task.kind, "rubric": task.rubric.to_json(), "reasons": CANNOT_JUDGE,
-            "task": task.shown.task, "prompt": task.shown.prompt, "inputs": inputs, "outputs": outputs,
+            "task": task.shown.task, "inputs": inputs, "outputs": outputs,
             "order": task.order, "answer": task.draft, "seconds": task.active_seconds, "version": task.version,
             "revisable": task.revisable, "others": task.others, "why": task.why,
         }  # fmt: skip
