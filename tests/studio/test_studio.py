@@ -352,21 +352,18 @@ def test_an_adjudicator_sees_what_is_disputed(studio: Studio, log_in: LogIn) -> 
     page = log_in("ada")
     page.goto(f"{studio.url}adjudicate")
     others = page.locator(".ub-others")
+    marks = ("Confidence: sure", f"{DEFECTS[0]}: box from 1, 2 to 9, 7", "Comment: Flat", "overall 1")
     for name, words in (
-        (
-            "Disputed picture",
-            ("Confidence: sure", f"{DEFECTS[0]}: box from 1, 2 to 9, 7", "Comment: Flat", "overall 1"),
-        ),
-        ("Disputed text", (f"“left” {ERRORS[0]}, significant",)),
+        ("Disputed text", (f"left {ERRORS[0]}, significant",)),
+        ("Disputed picture", marks),
     ):
         expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
         page.get_by_label("Project").click()
         page.get_by_role("option", name=name).click()
         for text in words:
             expect(others).to_contain_text(text)
-        if name == "Disputed picture":
-            page.get_by_role("button", name="Show the marks").click()
-            expect(page.locator(".ub-theirs rect.ub-line")).to_be_visible()
+    page.get_by_role("button", name="Show the marks").click()
+    expect(page.locator(".ub-theirs rect.ub-line")).to_be_visible()
     for project in projects:
         store.projects.change_state(mona, project, "closed")
 
