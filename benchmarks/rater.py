@@ -108,12 +108,12 @@ class Rater:
     def _look(self, task: dict) -> None:
         for segment in (*task["inputs"], *task["outputs"]):
             if "src" in segment and not self._studio.picture(segment["src"]).startswith(b"\x89PNG"):
-                tell(wrong=f"no picture of {task['prompt']}")
+                tell(wrong=f"no picture of {asked(task)}")
 
     def _answer(self, task: dict) -> dict:
         scores = {criterion["name"]: self._random.randint(1, 5) for criterion in task["rubric"]["criteria"]}
         nonce = "".join(random.SystemRandom().choices(string.ascii_lowercase, k=20))
-        return {"scores": scores, "opened": True, "comment": f"Rater {self._number} of “{task['prompt']}” {nonce}"}
+        return {"scores": scores, "opened": True, "comment": f"Rater {self._number} of “{asked(task)}” {nonce}"}
 
     def _save(self, task: dict, answer: dict) -> float:
         """Two or three saves, the last one with all of it. Returns the seconds that it says it took."""
@@ -130,18 +130,23 @@ class Rater:
     def _reload(self, task: dict, answer: dict) -> None:
         again = self._studio.call("next", self._of)["task"]
         if again is None or again["id"] != task["id"]:
-            tell(wrong=f"{task['prompt']} did not come back after a reload")
+            tell(wrong=f"{asked(task)} did not come back after a reload")
         elif any(again["answer"].get(name) != value for name, value in answer.items()):
-            tell(wrong=f"what was saved of {task['prompt']} did not come back after a reload")
+            tell(wrong=f"what was saved of {asked(task)} did not come back after a reload")
 
     def _submit(self, task: dict, answer: dict, seconds: float) -> None:
         said, nonce = {"assignment": task["id"], "answer": answer}, answer["comment"][-20:]
-        tell(sent=said | {"item": task["prompt"], "nonce": nonce})
+        tell(sent=said | {"item": asked(task), "nonce": nonce})
         now = datetime.now(UTC).isoformat()
         version = self._studio.call("submit", said | {"seconds": seconds, "said_at": now})["version"]
         if version != 1:
-            tell(wrong=f"{task['prompt']} was said for the first time, and got version {version}")
+            tell(wrong=f"{asked(task)} was said for the first time, and got version {version}")
         tell(submitted=nonce)
+
+
+def asked(task: dict) -> str:
+    """The words of a request, by which items are told apart."""
+    return "\n".join(segment["text"] for segment in task["inputs"] if segment["type"] == "text")
 
 
 def main() -> int:

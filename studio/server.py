@@ -225,19 +225,9 @@ class Doors:
         return {"task": task and self._told(task), **self._standing(person, project, purpose)}
 
     def item(self, person: Person, body: dict) -> dict:
-        """One of one's own again: the one before, or by its id."""
-        project, purpose = str(body.get("project")), str(body.get("purpose", "judge"))
-        wanted = body.get("assignment")
-        history = self._store.queue.history(person, project, purpose)
-        if wanted is None:
-            if not history:
-                raise FeedbackError("There is nothing before this one")
-            after = body.get("before")
-            at = history.index(after) + 1 if after in history else 0
-            if at >= len(history):
-                raise FeedbackError("There is nothing before this one")
-            wanted = history[at]
-        task = self._store.queue.get(person, str(wanted))
+        """What one has judged last, or last before another one."""
+        project, purpose, after = str(body.get("project")), str(body.get("purpose", "judge")), body.get("before")
+        task = self._store.queue.before(person, project, purpose, None if after is None else str(after))
         return {"task": self._told(task), **self._standing(person, project, purpose)}
 
     def save(self, person: Person, body: dict) -> dict:
@@ -259,7 +249,7 @@ class Doors:
         """A task without the names of its pictures, by which somebody could find out more."""
         inputs = [
             {"type": "image", "src": _address(task, "input", place)} if segment["type"] == "image" else
-            {"type": "text", "text": segment["text"]}
+            {"type": "text", "text": segment["text"], "generated": segment.get("generated", False)}
             for place, segment in enumerate(task.shown.inputs)
         ]  # fmt: skip
         outputs = [
@@ -269,7 +259,7 @@ class Doors:
         ]  # fmt: skip
         return {
             "id": task.id, "kind": task.kind, "rubric": task.rubric.to_json(), "reasons": CANNOT_JUDGE,
-            "task": task.shown.task, "prompt": task.shown.prompt, "inputs": inputs, "outputs": outputs,
+            "task": task.shown.task, "inputs": inputs, "outputs": outputs,
             "order": task.order, "answer": task.draft, "seconds": task.active_seconds, "version": task.version,
             "revisable": task.revisable, "others": task.others, "why": task.why,
         }  # fmt: skip

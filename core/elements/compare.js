@@ -1,4 +1,4 @@
-/* <um-compare>: two pictures before and after. */
+/* <um-compare>: two pictures before and after; with the attribute `alone` the first of them only. */
 
 import { ARROWS, newId, clamp, far, make, div, button, open, Shown } from "./shown.js";
 
@@ -25,7 +25,7 @@ function magma(share) {
 export class Compare extends Shown {
   static exchanged = ["before", "after", "difference", "spacing", "overlay-color"];
   static observedAttributes = [...Compare.exchanged, "before-label", "after-label", "before-alt", "after-alt", "modes",
-    "mode", "strings"];
+    "mode", "alone", "strings"];
   zoom = 1;
   x = 0; // where the left edge of the picture lies, in widths of the view
   y = 0;
@@ -35,7 +35,8 @@ export class Compare extends Shown {
   run = 0; // number of the newest loading
 
   build(changed) {
-    const modes = this.choices("modes", MODES, MODES.slice(0, 3)), group = newId();
+    this.alone = this.hasAttribute("alone");
+    const modes = this.alone ? ["alone"] : this.choices("modes", MODES, MODES.slice(0, 3)), group = newId();
     if (changed.has("mode")) this.mode = this.getAttribute("mode");
     if (!modes.includes(this.mode)) this.mode = modes[0];
     this.before = make("img", { alt: this.text("before-alt", "before"), draggable: "false" });
@@ -52,7 +53,8 @@ export class Compare extends Shown {
     this.show(this.mode);
     return [
       div("um-bar",
-        make("div", { class: "um-segments", role: "radiogroup", "aria-label": this.say("modes") }, ...modes.map(radio)),
+        ...(this.alone ? [] : [make("div", { class: "um-segments", role: "radiogroup", "aria-label": this.say("modes") },
+          ...modes.map(radio))]),
         div("um-zoom",
           button("−", () => this.zoomBy(1 / 1.5), named("zoomOut")), this.factor,
           button("+", () => this.zoomBy(1.5), named("zoomIn")),
@@ -61,7 +63,7 @@ export class Compare extends Shown {
   }
 
   async load() {
-    const run = ++this.run, images = { before: this.before, after: this.after };
+    const run = ++this.run, images = this.alone ? { before: this.before } : { before: this.before, after: this.after };
     if (this.hasAttribute("difference")) images.difference = this.given;
     this.ready = false;
     const loads = Object.entries(images).map(([name, image]) => open(image, this.getAttribute(name)));
@@ -90,6 +92,8 @@ export class Compare extends Shown {
       this.range = percent("split", { "aria-label": this.say("split") });
       panes = [pane([first, second],
         layer(this.before), layer(this.after, "um-later"), this.range, div("um-divider"))];
+    } else if (mode === "alone") {
+      panes = [pane([first], layer(this.before))];
     } else if (mode === "side") {
       panes = [pane([first], layer(this.before)), pane([second], layer(this.after))];
     } else if (mode === "difference") {

@@ -94,7 +94,9 @@ def _comparison(rubric: Rubric, outputs: list[Output], answer: dict) -> dict:
         _one_of("choice", choice, (*places, *VERDICTS))
     ranking = answer.get("ranking") or []
     ranked = [index for group in ranking for index in group]
-    if ranking and (sorted(ranked) != places or not all(ranking)):
+    for index in ranked:
+        _one_of("output in the ranking", index, tuple(places))
+    if len(set(ranked)) < len(ranked) or not all(ranking):
         raise FeedbackError("A ranking holds every output once", value=ranking)
     return {"choices": {name: choices[name] for name in names if name in choices}, "ranking": ranking}
 
@@ -119,16 +121,16 @@ def _need_all(kind: str, rubric: Rubric, outputs: list[Output], said: dict) -> N
     missing = [c.question for c in rubric.criteria if c.name not in given]
     if missing:
         raise FeedbackError("There is no answer yet", value=missing[0], remedy="Give one, or say why you cannot judge")
-    if kind == "compare" and len(outputs) > 2:
-        _need_ranking(said)
+    if kind == "compare" and (len(outputs) > 2 or said["ranking"]):
+        _need_ranking(said, len(outputs))
     if not said["opened"] and any(output.text is None for output in outputs):
         raise FeedbackError("The image was not opened in full size", remedy="Open it before you judge it")
 
 
-def _need_ranking(said: dict) -> None:
-    """The overall choice and the ranking say the same."""
-    if not said["ranking"]:
-        raise FeedbackError("The outputs are not ranked yet", remedy="Rank them, or say why you cannot judge")
+def _need_ranking(said: dict, outputs: int) -> None:
+    """It holds all outputs, and says the same as the overall choice."""
+    if sum(map(len, said["ranking"])) < outputs:
+        raise FeedbackError("The outputs are not all ranked yet", remedy="Rank them, or say why you cannot judge")
     choice, best = said["choices"].get(OVERALL), said["ranking"][0]
     if (choice == "tie" and len(best) < 2) or (choice not in (None, *VERDICTS) and choice not in best):
         raise FeedbackError("The ranking begins with another one than the best overall", remedy="Change one of the two")

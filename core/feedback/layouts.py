@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import json
 from collections.abc import Callable, Iterable, Iterator
+from itertools import groupby
 
 from core.feedback.answers import BAD, GOOD, OVERALL
 from core.feedback.judged import Judged, Output

@@ -20,12 +20,13 @@ class Shown:
     """An item on a rater's screen. It holds no model, version, settings, seed or other rater.
 
     Attributes:
+        task: empty where nothing was asked for, as of pictures that were brought along: they may stand beside drawn
+            ones, and its name would tell them apart.
         inputs: segments of the request as ``core.sequence`` writes them.
         outputs: texts, or pictures by their SHA-256, in the item's order.
     """
 
     task: str
-    prompt: str
     inputs: list[dict]
     outputs: list[dict]
 
@@ -55,4 +56,4 @@ def shown(session: Session, item: Item) -> Shown:
     generation = session.get_one(Generation, responses[0].generation_id)
     names = ("kind", "text", "sha256", "width", "height")
     outputs = [{name: getattr(response, name) for name in names} for response in responses]
-    return Shown(generation.task, generation.prompt, generation.inputs, outputs)
+    return Shown(generation.task if generation.inputs else "", generation.inputs, outputs)

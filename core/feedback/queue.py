@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from datetime import datetime, timedelta
 from statistics import median
 
-from sqlalchemy import delete, select, update
+from sqlalchemy import and_, delete, or_, select, update
 from sqlalchemy.orm import Session
 
 from core.errors import AccessError, FeedbackError
@@ -100,19 +100,28 @@ class Queue:
             need_part(session, person, project, assignment.purpose)
             return _task(session, project, assignment, utc_now())
 
-    def history(self, person: Person, project_id: str, purpose: str = "judge", limit: int = 50) -> list[str]:
-        """The items that this person has judged, the newest first.
+    def before(self, person: Person, project_id: str, purpose: str = "judge", after: str | None = None) -> Task:
+        """What this person has judged last, or last before another one that they have judged.
 
         Raises:
-            AccessError: the project is not open to this person in this part.
+            AccessError: the project is not open to this person in this part, or the other one is not theirs.
+            FeedbackError: there is none.
         """
         with self._database.reading() as session:
-            need_part(session, person, session.get(Project, project_id), purpose)
-            query = select(Assignment.id).join(Item, Assignment.item_id == Item.id).where(
+            project = session.get(Project, project_id)
+            need_part(session, person, project, purpose)
+            query = select(Assignment).join(Item, Assignment.item_id == Item.id).where(
                 Assignment.user_id == person.id, Assignment.project_id == project_id, Assignment.purpose == purpose,
                 Assignment.submitted_at.is_not(None), Item.withdrawn_at.is_(None),
-            ).order_by(Assignment.submitted_at.desc()).limit(limit)  # fmt: skip
-            return list(session.scalars(query))
+            )  # fmt: skip
+            if after is not None:
+                other = _own(session, person, after)
+                same = and_(Assignment.submitted_at == other.submitted_at, Assignment.id < other.id)
+                query = query.where(or_(Assignment.submitted_at < other.submitted_at, same))
+            found = session.scalar(query.order_by(Assignment.submitted_at.desc(), Assignment.id.desc()).limit(1))
+            if found is None:
+                raise FeedbackError("There is nothing before this one")
+            return _task(session, project, found, utc_now())
 
     # What is entered
 

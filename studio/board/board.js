@@ -4,20 +4,21 @@
 
 import "../elements/index.js";
 import { button, div, make } from "../elements/shown.js";
-import { form } from "./forms.js";
+import { CONFIDENCE, form } from "./forms.js";
 import { Mark } from "./marks.js";
-import { pictures } from "./pictures.js";
+import { others } from "./others.js";
+import { pictures, sources } from "./pictures.js";
 import { Refusal, Saver, Unable, Watch, call } from "./wire.js";
 
 if (!customElements.get("um-mark")) customElements.define("um-mark", Mark);
 
 const BREAK_SECONDS = 45 * 60;
-const CONFIDENCE = ["unsure", "fairly sure", "sure"];
 const TYPED = ["comment", "text"];
 const TYPING_MS = 2000; // changes of one field within so long are undone together
 const OF_PICTURES = ["ArrowUp", "ArrowDown", "ArrowLeft", "ArrowRight", "Enter", "Delete", "Backspace", "+", "-", "=", "0"];
 const HELP = [
-  ["1 to 5", "score of the highlighted row, or choice between the sides"], ["Up, Down", "another row"],
+  ["1 to 8", "score of the highlighted row, or choice between the outputs"], ["Up, Down", "another row"],
+  ["L, N", "of three or more: level (a tie, or in the ranking); none is good"],
   ["F", "full size, where questions can be answered as well"], ["D", "side by side, slider, difference"], ["+, -, 0", "zoom in, out, whole picture"],
   ["M", "mark defects"], ["E", "mark an error of the text"], ["T", "comment or text"], ["A", "accept the text as it is"],
   ["C", "how sure you are"], ["X", "cannot judge"], ["U", "undo the last change"], ["Enter", "submit and go on"],
@@ -107,12 +108,16 @@ export class Board {
     }
   }
 
-  /** What the model was asked for. */
+  /** What the model was asked for, in order, with what it has said before. */
   request() {
-    const texts = this.task.inputs.filter((input) => input.type === "text").map((input) => input.text);
-    const text = this.task.prompt || texts.join("\n");
-    return div("ub-request", make("h2", { tabindex: -1 }, this.task.task.replaceAll("_", " ")),
-      ...(text ? [make("p", {}, make("strong", {}, "Request: "), text)] : []));
+    const { inputs, outputs, task } = this.task, neutral = outputs.length > 1 ? "Outputs" : "Output";
+    const names = sources(inputs), plain = inputs.length - names.length < 2 && names.length < 2;
+    const parts = inputs.filter(({ type }) => type === "text" || !plain).map((input) => {
+      if (input.type !== "text") return ["Picture", names.find(({ src }) => src === input.src).name];
+      return [input.generated ? "The model's answer then" : "Request", input.text];
+    });
+    return div("ub-request", make("h2", { tabindex: -1 }, task ? task.replaceAll("_", " ") : neutral),
+      ...parts.map(([what, said]) => make("p", {}, make("strong", {}, `${what}: `), said)));
   }
 
   /** The form, and what goes with every kind of answer. */
@@ -129,21 +134,13 @@ export class Board {
     this.submitting = button("Submit [Enter]", () => this.submit(), { class: "ub-main" });
     const revision = this.task.version
       ? [make("label", { class: "ub-field" }, "Reason for the revision", this.why)] : [];
-    return [...this.others(), this.form.element, confidence,
+    const said = this.task.others.length ? [others(this.task, (regions) => this.pictures.beside(regions))] : [];
+    return [...said, this.form.element, confidence,
       make("label", { class: "ub-field" }, "Cannot judge [X]", this.reason),
       make("label", { class: "ub-field" }, "Comment [T] – nothing that identifies a patient", this.comment),
       ...revision, div("ub-buttons", this.submitting, button("Undo [U]", () => this.undo()),
         button("The one before [Z]", () => this.back())),
       ...(this.task.revisable ? [] : [make("p", {}, "The time for corrections of this one is over.")])];
-  }
-
-  /** For an adjudicator: what the raters have said, without their names. */
-  others() {
-    if (!this.task.others.length) return [];
-    const said = (answer, index) => make("li", {}, make("strong", {}, `Rater ${index + 1}: `), this.form.told(answer),
-      answer.comment ? ` – “${answer.comment}”` : "");
-    return [make("section", { class: "ub-others" }, make("h3", {}, "What the raters said"),
-      make("p", {}, `Why it is here: ${this.task.why}`), make("ul", {}, ...this.task.others.map(said)))];
   }
 
   /** Shows the answer as it stands. */
@@ -238,12 +235,12 @@ export class Board {
     if (typing || theirs || this.help.open) return;
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
       d: () => this.pictures?.turn(), "+": () => this.pictures?.zoom(1.5), "=": () => this.pictures?.zoom(1.5),
-      "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.errors?.passage.element.focus(),
+      "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.output?.focus(),
       c: () => this.surer(), u: () => this.undo(),
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
-    const full = this.pictures?.dialog.open, mine = full ? ["f"] : this.task ? Object.keys(keys) : ["z", "?"];
+    const full = this.pictures?.dialog.open, mine = full ? ["f", "+", "=", "-", "0"] : this.task ? Object.keys(keys) : ["z", "?"];
     const own = (!full || this.form.rows) && this.press(event);
     if (!own && (!mine.includes(name) || keys[name]() === null)) return;
     event.preventDefault();

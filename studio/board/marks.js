@@ -19,6 +19,7 @@ export class Mark extends Surface {
   marks = [];
   tool = "box";
   drawn = null; // the mark under way
+  others = []; // marks of somebody else, which are shown and cannot be changed
 
   build() {
     this.labels = this.json("labels") ?? [];
@@ -54,6 +55,12 @@ export class Mark extends Surface {
     this.show();
   }
 
+  /** Shows marks of somebody else in another colour. */
+  beside(marks) {
+    this.others = marks;
+    this.layout();
+  }
+
   show() {
     if (!this.list) return;
     this.list.replaceChildren(...this.marks.map((mark, index) => make("li", {},
@@ -71,7 +78,9 @@ export class Mark extends Surface {
     if (!this.columns || !this.drawing) return;
     this.drawing.setAttribute("viewBox", `0 0 ${this.columns} ${this.rows}`);
     const all = [...this.marks, ...(this.drawn ? [this.drawn] : [])];
-    this.drawing.replaceChildren(...all.flatMap((mark) => this.shapes(mark)));
+    const theirs = shape("g", { class: "ub-theirs" });
+    theirs.append(...this.others.flatMap((mark) => this.shapes(mark)));
+    this.drawing.replaceChildren(theirs, ...all.flatMap((mark) => this.shapes(mark)));
   }
 
   /** A mark's outline, bright on a dark rim. */
@@ -85,6 +94,7 @@ export class Mark extends Surface {
       const r = Math.max(this.columns, this.rows) / 60;
       return around((style) => shape("circle", { cx: mark.x, cy: mark.y, r, ...style }));
     }
+    if (mark.kind !== "brush") return []; // a mask comes with imports, and is not drawn
     const line = { points: mark.points.map((point) => point.join(",")).join(" "), "stroke-width": mark.width };
     return [shape("polyline", { ...line, class: "ub-brush" })];
   }

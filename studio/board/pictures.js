@@ -1,6 +1,7 @@
 /* The pictures of an item: source and outputs beside each other, in full size, and to mark defects on. */
 
-import { button, div, make } from "../elements/shown.js";
+import { button, clamp, div, make } from "../elements/shown.js";
+import { plain } from "./text.js";
 
 /** Names of the sides that are compared. */
 export const LETTERS = "ABCDEFGH";
@@ -8,46 +9,51 @@ export const LETTERS = "ABCDEFGH";
 /** Outputs stand beside imported ones, which may be real: the same for all, or nobody would be blind. */
 export const MARK = "May be AI-generated";
 
+/** The pictures of a request with their names, which are numbered where there are several. */
+export function sources(inputs) {
+  const found = inputs.filter((input) => input.type === "image");
+  return found.map((input, index) => ({ name: found.length > 1 ? `Source ${index + 1}` : "Source", src: input.src }));
+}
+
+const MOST_ZOOM = 16;
+
 /** `opened` is called once they were seen in full size, `marked` with the regions; `asked` makes what stands above them in
     full size. */
 export function pictures(task, base, { opened, marked, asked }) {
   const address = (one) => new URL(`../${one.src}`, new URL(`${base}/`, document.baseURI)).href;
-  const sources = task.inputs.filter((input) => input.type === "image").map(address);
-  const outputs = task.order.map((index) => task.outputs[index]).filter((output) => output.kind === "image");
-  return new Pictures(task, sources, outputs.map((output) => ({ ...output, src: address(output) })), opened, marked, asked);
+  const outputs = task.order.map((index, side) => ({ ...task.outputs[index], name: task.order.length > 1 ? LETTERS[side] : MARK }));
+  const addressed = (all) => all.map((one) => (one.src ? { ...one, src: address(one) } : one));
+  return new Pictures(task, addressed(sources(task.inputs)), addressed(outputs), opened, marked, asked);
 }
 
 class Pictures {
   constructor(task, sources, outputs, opened, marked, asked) {
-    [this.sources, this.outputs, this.opened, this.asked] = [sources, outputs, opened, asked];
-    const marks = task.kind === "rate" && outputs.length && task.rubric.defects.length;
+    [this.opened, this.asked] = [opened, asked];
+    const drawn = outputs.filter((output) => output.kind === "image"), [first] = drawn;
+    this.all = [...sources, ...drawn];
+    const marks = task.kind === "rate" && first && task.rubric.defects.length;
     this.marker = marks ? make("um-mark", {
-      src: outputs[0].src, width: outputs[0].width, height: outputs[0].height, alt: MARK,
+      src: first.src, width: first.width, height: first.height, alt: MARK,
       labels: JSON.stringify(task.rubric.defects), "onum-change": (event) => marked(event.detail.marks),
     }) : null;
     this.marking = make("details", { class: "ub-marking", hidden: !marks }, make("summary", {}, "Mark defects [M]"),
       ...(marks ? [this.marker] : []));
     this.dialog = make("dialog", { class: "ub-full", "aria-label": "Full size" });
-    const any = sources.length || outputs.length;
-    this.element = div("ub-pictures", ...this.side(task), ...(any ? [this.tools()] : []), this.marking, this.dialog);
+    this.element = div("ub-pictures", ...this.side(task, sources, outputs, drawn),
+      ...(this.all.length ? [this.tools()] : []), this.marking, this.dialog);
   }
 
-  /** Source and output, or the outputs that are compared, in one view that zooms and moves together. */
-  side(task) {
-    if (task.kind === "compare" && this.outputs.length === 2) {
-      const source = this.sources.map((src) => figure("Source", src));
-      return [...source, compare(this.outputs[0].src, this.outputs[1].src, "A", "B", "ub-alike")];
+  /** Source and output, or two that are compared, in one view that zooms and moves together; else all in a row. */
+  side(task, sources, outputs, drawn) {
+    if (task.kind === "compare" && drawn.length === 2 && outputs.length === 2) {
+      return [...sources.map(single), compare(...drawn, "ub-alike")];
     }
-    if (this.outputs.length === 1 && this.sources.length) {
-      return [compare(this.sources.at(-1), this.outputs[0].src, "Source", MARK),
-        ...this.sources.slice(0, -1).map((src) => figure("Source", src))];
+    if (outputs.length === 1 && drawn.length && sources.length) {
+      return [compare(sources.at(-1), drawn[0]), ...sources.slice(0, -1).map(single)];
     }
-    const named = this.outputs.map((output, side) =>
-      figure(this.outputs.length > 1 ? LETTERS[side] : MARK, output.src));
-    const texts = task.kind === "compare" && !this.outputs.length
-      ? task.order.map((index, side) => make("section", { class: "ub-text" }, make("h3", {}, LETTERS[side]),
-        make("p", {}, task.outputs[index].text))) : [];
-    return [div("ub-grid", ...this.sources.map((src) => figure("Source", src)), ...named, ...texts)];
+    const shown = task.kind === "compare" ? outputs : drawn; // a text that is rated stands with its questions
+    return [div("ub-grid", ...sources.map(single),
+      ...shown.map((output) => output.kind === "image" ? single(output) : plain(output.name, output.text)))];
   }
 
   /** Full size, and brightness and contrast of all pictures alike. */
@@ -66,15 +72,32 @@ class Pictures {
     if (answer.regions?.length) this.marking.open = true;
   }
 
+  /** Shows marks of somebody else beside one's own. */
+  beside(regions) {
+    this.marker.beside(regions);
+    if (regions.length) this.marking.open = true;
+    this.marking.scrollIntoView({ block: "nearest" });
+  }
+
   /** The next way to look at two pictures: side by side, slider, difference. */
   turn() {
     const ways = [...this.element.querySelectorAll("um-compare .um-segments input")];
     ways[(ways.findIndex((way) => way.checked) + 1) % ways.length]?.click();
   }
 
-  /** Zooms the two pictures that lie side by side; by 0 back to the whole. */
+  /** Zooms all pictures alike; by 0 back to the whole. */
   zoom(factor) {
-    this.element.querySelector("um-compare")?.zoomBy(factor);
+    if (!this.dialog.open) return this.element.querySelectorAll("um-compare").forEach((one) => one.zoomBy(factor));
+    this.factor = factor ? clamp(this.factor * factor, 1, MOST_ZOOM) : 1;
+    this.dialog.style.setProperty("--ub-zoom", this.factor);
+    this.sharpen();
+  }
+
+  /** In full size, pixels are seen as such where they are enlarged. */
+  sharpen() {
+    for (const image of this.dialog.querySelectorAll("img")) {
+      image.classList.toggle("ub-blocks", image.clientWidth > image.naturalWidth);
+    }
   }
 
   mark() {
@@ -83,20 +106,29 @@ class Pictures {
     if (this.marking.open) this.marker.querySelector(".um-stage")?.focus();
   }
 
-  /** Shows all pictures as large as the screen allows, each pixel at least once. It counts when they are there. */
+  /** Shows all pictures as large as the screen allows, and no smaller than they are. It counts when they are there. */
   open() {
     if (this.dialog.open) return this.dialog.close();
-    const all = [...this.sources.map((src) => ["Source", src]), ...this.outputs.map((output, side) =>
-      [this.outputs.length > 1 ? LETTERS[side] : MARK, output.src])];
-    if (!all.length) return;
-    const figures = all.map(([name, src]) => figure(name, src));
+    if (!this.all.length) return;
+    const figures = this.all.map(({ name, src }) => make("figure", {}, make("figcaption", {}, name), make("img", { src, alt: name })));
     this.question = div("ub-buttons");
     this.dialog.replaceChildren(div("ub-buttons", button("Close [Esc]", () => this.dialog.close()), this.question),
       div("ub-wall", ...figures));
+    this.dialog.style.setProperty("--ub-count", figures.length);
     this.dialog.showModal();
     this.ask();
-    const loads = Promise.allSettled(figures.map((one) => one.querySelector("img").decode()));
+    this.zoom(0);
+    const loads = Promise.allSettled(figures.map((figure) => this.fit(figure)));
     this.loading = loads.then((all) => all.every(({ status }) => status === "fulfilled") && this.opened());
+  }
+
+  /** Tells the layout the size of a picture, once it is there. */
+  async fit(figure) {
+    const image = figure.querySelector("img");
+    await image.decode();
+    figure.style.setProperty("--ub-own", `${image.naturalWidth}px`);
+    figure.style.setProperty("--ub-aspect", image.naturalWidth / image.naturalHeight);
+    this.sharpen();
   }
 
   /** In full size, the question that comes next; `done` closes it. */
@@ -107,11 +139,11 @@ class Pictures {
   }
 }
 
-function figure(name, src) {
-  return make("figure", { class: "ub-figure" }, make("figcaption", {}, name), make("img", { src, alt: name }));
+function single({ name, src }) {
+  return make("um-compare", { before: src, "before-label": name, "before-alt": name, alone: true });
 }
 
-function compare(before, after, first, second, name = "") {
-  return make("um-compare", { before, after, "before-label": first, "after-label": second, "before-alt": first,
-    "after-alt": second, modes: "side slider difference", mode: "side", class: name });
+function compare(before, after, name = "") {
+  return make("um-compare", { before: before.src, after: after.src, "before-label": before.name, "after-label": after.name,
+    "before-alt": before.name, "after-alt": after.name, modes: "side slider difference", mode: "side", class: name });
 }

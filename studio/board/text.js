@@ -28,6 +28,11 @@ export function showDifference(place, before, after) {
     kind === "same" ? word : make(kind === "in" ? "ins" : "del", {}, word)));
 }
 
+/** A text to be read. */
+export function plain(name, text) {
+  return make("section", { class: "ub-text" }, make("h3", {}, name), make("p", {}, text));
+}
+
 /** A text in which words are chosen with the pointer or the keys, to be marked as an error. */
 export class Passage {
   constructor(text, choose) {

@@ -250,6 +250,17 @@ def test_keys_zoom_and_move(show: Show) -> None:
     assert places(element)[0][0] == pytest.approx(-0.35, abs=0.01)
 
 
+def test_one_picture_alone_zooms_and_moves(show: Show) -> None:
+    element = show("um-compare", WIDE, before="red.png", before_label="Source", alone="")
+    page_until(element, "e => e.ready")
+    assert close(seen(element, 0.5, 0.5), RED) and element.locator(".um-view").count() == 1
+    assert element.get_by_role("radio").count() == 0 and element.get_by_text("Source").is_visible()
+    element.locator(".um-stage").press("+")
+    drag(element, (0.5, 0.5), (0.6, 0.5))
+    ((x, _, zoom),) = places(element)
+    assert zoom == pytest.approx(1.5, rel=1e-3) and x == pytest.approx(-0.15, abs=0.02)
+
+
 def test_the_wheel_scrolls_the_page_until_the_picture_is_clicked(show: Show, page: Page) -> None:
     element = compare(show, "slider")
     page.mouse.move(*spot(element, 0.25, 0.25))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 import os
 from collections.abc import Iterator
@@ -12,9 +13,11 @@ import pytest
 from starlette.applications import Starlette
 from starlette.testclient import TestClient
 
-from core.feedback.rubric import RUBRICS
+from core.feedback.projects import NewItem
+from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
 from core.feedback.studio import StudioStore
 from studio.server import API, COOKIE, OWN_HEADER, Tickets, routes
+from tests.core.feedback.builders import picture
 from tests.studio.conftest import PASSWORD, furnish, open_store
 
 SECRETS = ("nano-secret", "ffffffff", "timesteps", "rita", "mona", "4711")
@@ -142,11 +145,55 @@ def test_a_rater_is_told_nothing_of_models_and_others(house: Doors) -> None:
         assert picture.content.startswith(b"\x89PNG") and b"tEXt" not in picture.content
 
 
+def shown(house: Doors, name: str, items: list[NewItem]) -> list[dict]:
+    """The items of a new project, as a rater gets them one by one."""
+    people, projects = house.store.people, house.store.projects
+    mona, rita = (people.of_token(people.log_in(login, PASSWORD)) for login in ("mona", "rita"))
+    project = projects.make(mona, name, "rate", Rubric((OVERALL,)), Plan(overlap=1))
+    projects.add_items(mona, project, items)
+    projects.add_member(mona, project, rita.id)
+    projects.change_state(mona, project, "open")
+    client, found = house.client("rita"), []
+    while (task := client.post(f"{API}/next", json={"project": project}).json()["task"]) is not None:
+        found.append(task)
+        assert client.post(f"{API}/submit", json=said(task["id"], scores={"overall": 4})).status_code == 200
+    return found
+
+
+def test_nobody_can_tell_what_was_brought_along_from_what_was_drawn(house: Doors) -> None:
+    mona = house.store.people.of_token(house.store.people.log_in("mona", PASSWORD))
+    file = io.BytesIO()
+    picture(1).pixels.save(file, "PNG")
+    brought = house.store.imports.read(mona, "folder", {"one.png": file.getvalue()}).items
+    drawn = house.store.add_run(
+        mona, task="super_resolution", inputs=[], outputs=[picture(2)], seed=4711, settings={}, key="of nothing",
+        model_name="nano-secret", model_fingerprint="f" * 64,
+    )  # fmt: skip
+    tasks = shown(house, "Mixed", [*brought, NewItem(drawn.response_ids)])
+    for task in tasks:  # what is another one for every item
+        del task["id"], task["outputs"][0]["src"], task["seconds"]
+    assert len(tasks) == 2 and tasks[0] == tasks[1]
+    assert "import" not in json.dumps(tasks) and "super_resolution" not in json.dumps(tasks)
+
+
+def test_a_conversation_is_shown_as_it_was(house: Doors) -> None:
+    mona = house.store.people.of_token(house.store.people.log_in("mona", PASSWORD))
+    texts = [{"type": "text", "text": text} for text in ("Which organ?", "The liver.", "A lesion?")]
+    texts[1]["generated"] = True
+    task = {"data": {"task": "vqa", "inputs": texts, "output_0": "None is seen."}}
+    items = house.store.imports.read(mona, "label_studio", {"tasks.json": json.dumps([task]).encode()}).items
+    (found,) = shown(house, "Conversation", items)
+    assert [(one["text"], one["generated"]) for one in found["inputs"]] == [
+        ("Which organ?", False), ("The liver.", True), ("A lesion?", False),
+    ]  # fmt: skip
+    assert found["outputs"] == [{"kind": "text", "text": "None is seen."}]
+
+
 def test_a_rater_reaches_no_other_item_project_or_part(house: Doors) -> None:
     rita, ralf, rolf = (house.client(name) for name in ("rita", "ralf", "rolf"))
     own = rita.post(f"{API}/next", json={"project": house.project}).json()["task"]["id"]
     for client in (ralf, rolf):
-        for path, body in (("item", {"project": house.project, "assignment": own}), ("save", said(own)),
+        for path, body in (("item", {"project": house.project, "before": own}), ("save", said(own)),
                            ("submit", said(own))):  # fmt: skip
             assert client.post(f"{API}/{path}", json=body).status_code == 403
         assert client.get(f"{API}/picture/{own}/output/0").status_code == 403
@@ -222,6 +269,8 @@ def test_a_submitted_answer_comes_back_to_be_revised(house: Doors) -> None:
     back = client.post(f"{API}/item", json={"project": house.project}).json()["task"]
     assert back["answer"]["scores"]["overall"] == 1, "a revision that is under way is kept as well"
     assert client.post(f"{API}/submit", json=other | {"reason": "a slip"}).json() == {"version": 2}
+    before = client.post(f"{API}/item", json={"project": house.project, "before": task})
+    assert before.status_code == 422 and "nothing before" in before.json()["error"]
     assert list(house.store.verify()) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -11,7 +12,7 @@ from playwright.sync_api import Page, expect
 from benchmarks.studio_raters import start_studio
 from core.feedback.judged import judged
 from core.feedback.projects import NewItem
-from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
+from core.feedback.rubric import DEFECTS, ERRORS, OVERALL, RUBRICS, Plan, Rubric
 from core.sequence import Text
 from tests.browser import Checker
 from tests.core.feedback.builders import picture
@@ -87,7 +88,8 @@ def test_a_rater_needs_no_mouse(studio: Studio, log_in: LogIn, name: str, width:
         rate(page, "44444" + (other if done < DISPUTED else "4"))
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
-    assert len(studio.store.queue.history(studio.people[name], studio.store.projects.of(studio.people[name])[0].id)) > 0
+    (project,) = studio.store.projects.of(studio.people[name])
+    assert studio.store.queue.before(studio.people[name], project.id).version == 1
 
 
 def test_an_adjudicator_decides_what_is_disputed(studio: Studio, log_in: LogIn) -> None:
@@ -228,8 +230,8 @@ def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
     page.get_by_role("button", name="Submit").click()
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
     store, rita = studio.store, studio.people["rita"]
-    for side, assignment in zip((1, 0), store.queue.history(rita, project), strict=True):
-        task = store.queue.get(rita, assignment)
+    last = store.queue.before(rita, project)
+    for side, task in ((1, last), (0, store.queue.before(rita, project, after=last.id))):
         assert task.draft["choices"] == {"overall": task.order[side]}, "the side that was shown was meant"
 
 
@@ -241,16 +243,27 @@ def test_three_outputs_are_ranked(studio: Studio, log_in: LogIn) -> None:
     page.get_by_label("Project").click()
     page.get_by_role("option", name="Three").click()
     standing(page, 0, 1)
-    look(page)
-    for key in "3312":  # the third is the best; then the ranking, one by one
+    page.keyboard.press("+")
+    expect(page.locator(".um-factor")).to_have_text(["1.5×"] * page.locator("um-compare").count())
+    page.keyboard.press("f")
+    sizes = "[...document.querySelectorAll('.ub-wall img')].map((one) => one.clientWidth / one.naturalWidth)"
+    page.wait_for_function(f"{sizes}.every((share) => share >= 1 && share < 1e9)")
+    for key in "33":  # the third is the best of all, and in the ranking
         page.keyboard.press(key)
-    expect(page.locator(".ub-rank")).to_have_text("Ranking: C > A > B")
+    expect(page.locator(".ub-full")).to_contain_text("Ranking: C")
+    page.wait_for_timeout(500)  # a half of it is saved
+    for key in "1l":
+        page.keyboard.press(key)
+    expect(page.locator(".ub-full")).to_contain_text("Ranking: C > A = …")
+    page.keyboard.press("2")
+    expect(page.locator(".ub-full[open]")).to_have_count(0)  # with the last answer
+    expect(page.locator(".ub-rank")).to_have_text("Ranking: C > A = B")
+    expect(page.locator(".ub-fault")).to_be_hidden()
     page.keyboard.press("Enter")
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
-    (assignment,) = studio.store.queue.history(studio.people["rita"], project)
-    task = studio.store.queue.get(studio.people["rita"], assignment)
+    task = studio.store.queue.before(studio.people["rita"], project)
     third, first, second = task.order[2], task.order[0], task.order[1]
-    assert task.draft["ranking"] == [[third], [first], [second]] and task.draft["choices"] == {"overall": third}
+    assert task.draft["ranking"] == [[third], [first, second]] and task.draft["choices"] == {"overall": third}
 
 
 def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in: LogIn) -> None:
@@ -275,8 +288,7 @@ def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in
     page.keyboard.press("Escape")
     page.keyboard.press("Enter")
     expect(page.get_by_text("All done. Thank you!")).to_be_visible()
-    (assignment,) = studio.store.queue.history(studio.people["ralf"], project)
-    answer = studio.store.queue.get(studio.people["ralf"], assignment).draft
+    answer = studio.store.queue.before(studio.people["ralf"], project).draft
     assert answer["text"] == "No right effusion."
     assert [(span["start"], span["end"], span["error"]) for span in answer["spans"]] == [(3, 7, "location")]
 
@@ -295,6 +307,72 @@ def test_somebody_changes_their_own_password(studio: Studio, log_in: LogIn) -> N
     expect(page.get_by_text("Your password is changed.")).to_be_visible()
     expect(page.get_by_text("paula, rater")).to_be_visible()
     assert studio.store.people.log_in("paula", "a better horse")
+
+
+def test_a_text_is_rated_that_is_there_to_be_read(studio: Studio, log_in: LogIn) -> None:
+    mona = studio.people["mona"]
+    ref = studio.store.add_run(
+        mona, task="report", inputs=[Text("Report it.")], outputs=[Text("No left effusion.")], seed=0, settings={},
+        model_name="nano-secret", model_fingerprint="f" * 64, key="text to be rated",
+    )  # fmt: skip
+    for name, rubric in (("Without errors", Rubric((OVERALL,))), ("With errors", RUBRICS["text"])):
+        make(studio, name, "rate", rubric, [NewItem(ref.response_ids)], "ralf")
+    page = log_in("ralf")
+    for name, passages in (("Without errors", 0), ("With errors", 1)):
+        expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
+        page.get_by_label("Project").click()
+        page.get_by_role("option", name=name).click()
+        standing(page, 0, 1)
+        expect(page.get_by_text("No left effusion.")).to_be_visible()
+        expect(page.locator(".ub-passage")).to_have_count(passages)
+        page.keyboard.press("4")
+        page.keyboard.press("Enter")
+        expect(page.get_by_text("All done. Thank you!")).to_be_visible()
+
+
+def test_an_adjudicator_sees_what_is_disputed(studio: Studio, log_in: LogIn) -> None:
+    store, mona = studio.store, studio.people["mona"]
+    drawn = store.projects.responses(mona, "image")[:1]
+    written = store.add_run(
+        mona, task="report", inputs=[Text("Report it.")], outputs=[Text("No left effusion.")], seed=0, settings={},
+        model_name="nano-secret", model_fingerprint="f" * 64, key="disputed",
+    )  # fmt: skip
+    box = {"label": DEFECTS[0], "kind": "box", "x0": 1, "y0": 2, "x1": 9, "y1": 7}
+    span = {"start": 3, "end": 7, "error": ERRORS[0], "significant": True}
+    said = [{"confidence": 3, "regions": [box], "spans": []}, {"scores": {"overall": 1}, "comment": "Flat"}]
+    projects = []
+    for name, one, answers in (
+        ("Disputed picture", drawn[0], said),
+        ("Disputed text", written.response_ids[0], [{"spans": [span]}, {}]),
+    ):
+        project = store.projects.make(mona, name, "rate", Rubric((OVERALL,), DEFECTS, ERRORS), Plan())
+        store.projects.add_items(mona, project, [NewItem((one,))])
+        store.projects.add_member(mona, project, studio.people["ada"].id, "adjudicate")
+        for rater in ("rita", "ralf"):
+            store.projects.add_member(mona, project, studio.people[rater].id)
+        store.projects.change_state(mona, project, "open")
+        for rater, answer in zip(("rita", "ralf"), answers, strict=True):
+            task = store.queue.next(studio.people[rater], project)
+            given = {"scores": {"overall": 4}, "opened": True} | answer
+            store.queue.submit(studio.people[rater], task.id, given, 1.0, datetime.now(UTC))
+        projects.append(project)
+    page = log_in("ada")
+    page.goto(f"{studio.url}adjudicate")
+    others = page.locator(".ub-others")
+    marks = ("Confidence: sure", f"{DEFECTS[0]}: box from 1, 2 to 9, 7", "Comment: Flat", "overall 1")
+    for name, words in (
+        ("Disputed text", (f"left {ERRORS[0]}, significant",)),
+        ("Disputed picture", marks),
+    ):
+        expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
+        page.get_by_label("Project").click()
+        page.get_by_role("option", name=name).click()
+        for text in words:
+            expect(others).to_contain_text(text)
+    page.get_by_role("button", name="Show the marks").click()
+    expect(page.locator(".ub-theirs rect.ub-line")).to_be_visible()
+    for project in projects:
+        store.projects.change_state(mona, project, "closed")
 
 
 def test_a_rater_finds_no_page_of_maintainers(studio: Studio, log_in: LogIn) -> None:

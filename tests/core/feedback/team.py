@@ -123,4 +123,4 @@ def judgements(engine: sa.Engine, *columns: str, **of: object) -> list[tuple]:
 
 def told_apart(task: Task) -> str:
     """What tells the items of a project apart."""
-    return task.shown.prompt
+    return "\n".join(segment["text"] for segment in task.shown.inputs if segment["type"] == "text")

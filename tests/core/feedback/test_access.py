@@ -34,7 +34,9 @@ def test_a_rater_reaches_nothing_of_another(team: Team) -> None:
         ):
             with pytest.raises(AccessError, match="no such item for you"):
                 call()
-    assert queue.history(ralf, project) == []
+    for after in (task.id, held.id, "nobody's"):
+        with pytest.raises(AccessError, match="no such item for you"):
+            queue.before(ralf, project, after=after)
 
 
 def test_a_rater_reaches_no_other_project(team: Team) -> None:
@@ -50,7 +52,7 @@ def test_a_rater_reaches_no_other_project(team: Team) -> None:
         for call in (
             lambda of=(person, project, purpose): store.queue.next(*of),
             lambda of=(person, project, purpose): store.queue.progress(*of),
-            lambda of=(person, project, purpose): store.queue.history(*of),
+            lambda of=(person, project, purpose): store.queue.before(*of),
         ):
             with pytest.raises(AccessError, match="no such project for you"):
                 call()

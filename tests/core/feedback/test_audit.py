@@ -47,7 +47,7 @@ def fill(store: StudioStore) -> Team:
         for rater, score in zip(team.raters, (1, 4, 5), strict=True):
             team.judge_all(rater, project, score)
         team.submit(team.adjudicator, team.next(team.adjudicator, project), 2)
-    task = store.queue.get(team.raters[0], store.queue.history(team.raters[0], project)[0])
+    task = store.queue.before(team.raters[0], project)
     team.submit(team.raters[0], task, 3, reason="Looked again.")
     gone = team.outputs(count=2, model="third", patient="gone")
     gold = {"scores": {"anatomy": 1, "overall": 1}}

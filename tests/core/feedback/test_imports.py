@@ -144,7 +144,8 @@ def test_records_bring_their_targets_as_outputs(team: Team, tmp_path: Path, engi
         "The liver.",
         "A lesion?",
     ]
-    assert shown["vqa"].outputs[0]["text"] == "None is seen." and shown["vqa"].prompt == "Which organ?\nA lesion?"
+    assert shown["vqa"].outputs[0]["text"] == "None is seen."
+    assert [s.get("generated", False) for s in shown["vqa"].inputs] == [False, False, True, False]
     assert shown["super_resolution"].outputs[0]["sha256"] == picture(2).sha256
     (tmp_path / scan_path).write_bytes((tmp_path / drawn_path).read_bytes())
     with pytest.raises(FeedbackError, match=r"set\.jsonl:1: A picture is another one"):

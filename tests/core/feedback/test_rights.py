@@ -165,7 +165,8 @@ def test_a_patient_who_withdraws_takes_pictures_items_and_judgements_along(
     ):
         with pytest.raises(FeedbackError, match="case was withdrawn"):
             call()
-    assert store.queue.history(rita, correct) == []
+    with pytest.raises(FeedbackError, match="nothing before"):
+        store.queue.before(rita, correct)
     assert len(team.judge_all(team.raters[1], rate)) == 2
     with pytest.raises(FeedbackError, match="nothing of such a patient"):
         store.withdraw_patient(by, "archive", "Doe")

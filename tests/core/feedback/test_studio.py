@@ -189,7 +189,33 @@ def test_the_same_answer_twice_is_one(team: Team, engine: sa.Engine) -> None:
     assert [team.submit(rita, task) for _ in range(3)] == [1, 1, 1]
     assert judgements(engine, "user_id", "version", "active_seconds", "said_at") == [(rita.id, 1, 12.5, NOON)]
     assert team.next(rita, project).id != task.id
-    assert team.store.queue.history(rita, project) == [task.id]
+    assert team.store.queue.before(rita, project).id == task.id
+    with pytest.raises(FeedbackError, match="nothing before"):
+        team.store.queue.before(rita, project, after=task.id)
+
+
+def test_a_ranking_may_be_half_done_in_a_draft_alone(team: Team) -> None:
+    one, rita = team.outputs(count=3), team.raters[0]
+    task = team.next(rita, team.project("compare", items=[NewItem(tuple(one))]))
+    for ranking in ([[2]], [[2], [0]]):
+        half = answer("compare") | {"ranking": ranking}
+        team.store.queue.save(rita, task.id, half, 1.0)
+        assert team.store.queue.get(rita, task.id).draft["ranking"] == ranking
+        with pytest.raises(FeedbackError, match="not all ranked"):
+            team.store.queue.submit(rita, task.id, half, 1.0, NOON)
+    for wrong in ([[2], [2]], [[2], []], [[3]]):
+        with pytest.raises(FeedbackError, match="ranking"):
+            team.store.queue.save(rita, task.id, {"ranking": wrong}, 1.0)
+    assert team.submit(rita, task, ranking=[[2], [0, 1]]) == 1
+
+
+def test_all_that_was_judged_can_be_gone_back_to(team: Team) -> None:
+    project, rita = team.project(count=52), team.raters[0]
+    done, back, after = [task.id for task in team.judge_all(rita, project)], [], None
+    for _ in done:
+        after = team.store.queue.before(rita, project, after=after).id
+        back.append(after)
+    assert back == done[::-1] and len(back) == 52
 
 
 def test_the_same_answer_twice_at_once_is_one(open_studio: Callable[[], StudioStore], engine: sa.Engine) -> None:
