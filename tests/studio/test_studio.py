@@ -34,6 +34,13 @@ def go(page: Page, name: str) -> None:
     page.get_by_role("link", name=name, exact=True).first.click()
 
 
+def choose(page: Page, project: str) -> None:
+    """Another project: once the board is there, which takes the focus and would close the list."""
+    expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
+    page.get_by_label("Project").click()
+    page.get_by_role("option", name=project).click()
+
+
 def standing(page: Page, done: int, total: int) -> None:
     expect(page.locator(".ub-standing")).to_contain_text(f"{done} of {total}")
 
@@ -218,8 +225,7 @@ def test_two_outputs_are_compared_blind(studio: Studio, log_in: LogIn) -> None:
     pairs = [NewItem(tuple(ids[:2])), NewItem(tuple(ids[2:]))]
     project = make(studio, "A or B", "compare", rubric, pairs, "rita")
     page = log_in("rita")
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name="A or B").click()
+    choose(page, "A or B")
     standing(page, 0, 2)
     look(page)
     page.keyboard.press("1")
@@ -240,8 +246,7 @@ def test_three_outputs_are_ranked(studio: Studio, log_in: LogIn) -> None:
     rubric = Rubric((next(c for c in RUBRICS["image"].criteria if c.name == OVERALL.name),))
     project = make(studio, "Three", "compare", rubric, [NewItem(tuple(ids))], "rita")
     page = log_in("rita")
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name="Three").click()
+    choose(page, "Three")
     standing(page, 0, 1)
     page.keyboard.press("+")
     expect(page.locator(".um-factor")).to_have_text(["1.5×"] * page.locator("um-compare").count())
@@ -273,8 +278,7 @@ def test_a_text_is_corrected_and_its_error_marked_by_keys(studio: Studio, log_in
     )  # fmt: skip
     project = make(studio, "Reports", "correct", RUBRICS["text"], [NewItem(ref.response_ids)], "ralf")
     page = log_in("ralf")
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name="Reports").click()
+    choose(page, "Reports")
     standing(page, 0, 1)
     passage = page.locator(".ub-passage")
     passage.focus()
@@ -319,9 +323,7 @@ def test_a_text_is_rated_that_is_there_to_be_read(studio: Studio, log_in: LogIn)
         make(studio, name, "rate", rubric, [NewItem(ref.response_ids)], "ralf")
     page = log_in("ralf")
     for name, passages in (("Without errors", 0), ("With errors", 1)):
-        expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
-        page.get_by_label("Project").click()
-        page.get_by_role("option", name=name).click()
+        choose(page, name)
         standing(page, 0, 1)
         expect(page.get_by_text("No left effusion.")).to_be_visible()
         expect(page.locator(".ub-passage")).to_have_count(passages)
@@ -364,9 +366,7 @@ def test_an_adjudicator_sees_what_is_disputed(studio: Studio, log_in: LogIn) -> 
         ("Disputed text", (f"left {ERRORS[0]}, significant",)),
         ("Disputed picture", marks),
     ):
-        expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
-        page.get_by_label("Project").click()
-        page.get_by_role("option", name=name).click()
+        choose(page, name)
         for text in words:
             expect(others).to_contain_text(text)
     page.get_by_role("button", name="Show the marks").click()

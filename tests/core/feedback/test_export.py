@@ -60,7 +60,7 @@ def test_a_row_is_written_before_the_next_judgement_is_read(ending: str, tmp_pat
             yield here.pop()
             assert len(list(tmp_path.glob("*.part"))) == 1
 
-    assert export._write("imrmc", one_by_one(), export.Counter(), tmp_path / f"data{ending}") == 50
+    assert export._write("label_studio", one_by_one(), export.Counter(), tmp_path / f"data{ending}") == 50
 
 
 def test_a_project_is_read_in_small_parts(team: Team, monkeypatch: pytest.MonkeyPatch) -> None:
