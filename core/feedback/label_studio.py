@@ -26,8 +26,8 @@ DECIMALS = 6
 def label_studio(found: Iterable[Judged], losses: Losses) -> Iterator[dict]:
     """Tasks with annotations: ``rating``, ``choices``, ``textarea``, ``labels`` of a text; ``rectanglelabels``,
     ``keypointlabels`` (in per cent) and ``brushlabels`` of an image. Gold answers are annotations with
-    ``ground_truth``. Raters stand in ``meta``: ``completed_by`` would have to be an account there. Pictures
-    are files by their SHA-256, in a dataset folder."""
+    ``ground_truth``. Raters stand in ``meta``: ``completed_by`` would have to be an account there, and ``id`` a
+    number. Pictures are files by their SHA-256, in a dataset folder."""
     for _, of_item in groupby(found, key=lambda one: one.item):
         group = list(of_item)
         first, outputs = group[0], group[0].outputs
@@ -46,7 +46,7 @@ def label_studio(found: Iterable[Judged], losses: Losses) -> Iterator[dict]:
 
 def _annotation(one: Judged, losses: Losses) -> dict:
     return {
-        "id": one.id, "meta": {"rater": one.rater}, "result": _results(one.answer, one.outputs[0], losses),
+        "meta": {"rater": one.rater, "judgement": one.id}, "result": _results(one.answer, one.outputs[0], losses),
         "was_cancelled": one.answer["cannot_judge"] is not None, "ground_truth": False,
         "created_at": one.created_at.isoformat(), "lead_time": one.active_seconds, "purpose": one.purpose,
         "occasion": one.occasion,
@@ -55,7 +55,7 @@ def _annotation(one: Judged, losses: Losses) -> dict:
 
 def _gold(one: Judged, losses: Losses) -> dict:
     return {
-        "id": f"{one.item}-gold", "meta": {"rater": "gold"}, "result": _results(one.gold, one.outputs[0], losses),
+        "meta": {"rater": "gold"}, "result": _results(one.gold, one.outputs[0], losses),
         "was_cancelled": one.gold["cannot_judge"] is not None, "ground_truth": True,
     }  # fmt: skip
 

@@ -262,11 +262,11 @@ def test_readers_cases_and_truth() -> None:
 
 
 def test_an_empty_text_stays_one_and_no_rater_is_an_account() -> None:
-    """Label Studio takes ids and addresses of its own accounts alone."""
+    """Label Studio takes ids and addresses of its own accounts alone, and numbers as ids."""
     gold = COMMON | {"scores": {"overall": 1}, "regions": [], "spans": []}
     (task,) = label_studio([rated(1, text(""), gold=gold)], Counter())
     assert task["data"]["output_0"] == ""
-    assert all("completed_by" not in one for one in task["annotations"])
+    assert all("completed_by" not in one and "id" not in one for one in task["annotations"])
     assert [one["meta"]["rater"] for one in task["annotations"]] == ["rater-1", "gold"]
 
 
