@@ -91,7 +91,8 @@ def test_an_edit_is_found_on_both_databases(open_studio: Callable[[], StudioStor
     judgements = Base.metadata.tables["judgements"]
     with engine.begin() as connection:
         key = connection.scalar(sa.select(judgements.c.id).limit(1))
-        connection.execute(sa.update(judgements).where(judgements.c.id == key).values(answer=answer(score=5) | {"shown": [0]}))
+        said = answer(score=5) | {"shown": [0]}
+        connection.execute(sa.update(judgements).where(judgements.c.id == key).values(answer=said))
     assert list(store.verify()) == [f"judgements: {key} was changed"]
 
 
