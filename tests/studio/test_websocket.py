@@ -60,7 +60,7 @@ class Answer:
     def widget(self, label: str) -> str:
         """The id of the first widget with a label."""
         every = [getattr(element, element.WhichOneof("type")) for element in self.elements]
-        kinds = {"text_input", "selectbox", "button"}
+        kinds = {"text_input", "selectbox", "radio", "button"}
         named = [e for e, of in zip(every, self.elements, strict=True) if of.WhichOneof("type") in kinds]
         return next(widget.id for widget in named if widget.label == label)
 
