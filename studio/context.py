@@ -166,6 +166,17 @@ def board(project_id: str, purpose: str) -> None:
     _components()["board"](data=data, key="board")
 
 
+def done(what: str) -> None:
+    """Runs the page again, and says on it what was done."""
+    st.session_state.setdefault("done", []).append(what)
+    st.rerun()
+
+
+def say_done() -> None:
+    for what in st.session_state.pop("done", []):
+        st.success(what.replace("$", "\\$"))
+
+
 def problem(error: UniMedError) -> None:
     """What went wrong, as plain text."""
     st.error(str(error).replace("$", "\\$"))

@@ -22,6 +22,9 @@ def main() -> None:
     if person is None:
         st.title("UniMed Studio")
         st.write("Rate and correct what the model reads and draws. For research, not for diagnosis.")
+        if not context.store().people.any():
+            st.info("There is no account yet. Make the first one where the studio runs: "
+                    "`python -m core feedback user NAME --role maintainer`")  # fmt: skip
         context.enter()
         return
     pages = [st.Page(lambda: rate.show(person, "judge"), title="Rate", url_path="rate", default=True)]
@@ -37,6 +40,7 @@ def main() -> None:
         pages.append(st.Page(account.show, title="My account", url_path="account"))
     pages.append(st.Page(context.leave, title="Log out", url_path="leave"))
     chosen = st.navigation(pages, position="top")
+    context.say_done()
     chosen.run()
     st.caption(f"{person.login}, {person.role}. {NOTICE}")
 

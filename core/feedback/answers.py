@@ -124,7 +124,7 @@ def _need_all(kind: str, rubric: Rubric, outputs: list[Output], said: dict) -> N
     if kind == "compare" and (len(outputs) > 2 or said["ranking"]):
         _need_ranking(said, len(outputs))
     if not said["opened"] and any(output.text is None for output in outputs):
-        raise FeedbackError("The image was not opened in full size", remedy="Open it before you judge it")
+        raise FeedbackError("The image was not opened in full size", remedy="Press F, look at it, and submit again")
 
 
 def _need_ranking(said: dict, outputs: int) -> None:

@@ -88,6 +88,11 @@ class People:
             audit.record(session, by and by.id, "add", user, after={"role": role})
             return user.id
 
+    def any(self) -> bool:
+        """Whether there is an account at all."""
+        with self._database.reading() as session:
+            return session.scalar(select(User.id).limit(1)) is not None
+
     def everyone(self, by: Person) -> list[Person]:
         """The accounts that are not disabled.
 

@@ -21,7 +21,7 @@ const HELP = [
   ["L, N", "of three or more: level (a tie, or in the ranking); none is good"],
   ["F", "full size, where questions can be answered as well"], ["D", "side by side, slider, difference"], ["+, -, 0", "zoom in, out, whole picture"],
   ["M", "mark defects"], ["E", "mark an error of the text"], ["T", "comment or text"], ["A", "accept the text as it is"],
-  ["C", "how sure you are"], ["X", "cannot judge"], ["U", "undo the last change"], ["Enter", "submit and go on"],
+  ["C, then 1 to 3", "how sure you are"], ["X", "cannot judge"], ["U", "undo the last change"], ["Enter", "submit and go on"],
   ["Z", "the one before, to revise it"], ["?", "this list"],
 ];
 
@@ -122,10 +122,11 @@ export class Board {
 
   /** The form, and what goes with every kind of answer. */
   around() {
-    const confidence = make("fieldset", { class: "ub-row" }, make("legend", {}, "How sure are you? [C]"),
+    this.sure = make("fieldset", { class: "ub-row" }, make("legend", {}, "How sure are you? [C, then a digit]"),
       ...CONFIDENCE.map((word, index) => make("label", {}, make("input", {
         type: "radio", name: "ub-confidence", value: index + 1, onchange: () => this.change({ confidence: index + 1 }),
-      }), make("span", {}, word))));
+      }), make("span", {}, make("kbd", {}, String(index + 1)), ` ${word}`))));
+    this.askedSure = false;
     this.comment = make("textarea", { rows: 2, maxlength: 2000, oninput: () => this.change({ comment: this.comment.value }) });
     this.reason = make("select", {
       onchange: () => this.change({ cannot_judge: this.reason.value || null }),
@@ -135,7 +136,7 @@ export class Board {
     const revision = this.task.version
       ? [make("label", { class: "ub-field" }, "Reason for the revision", this.why)] : [];
     const said = this.task.others.length ? [others(this.task, (regions) => this.pictures.beside(regions))] : [];
-    return [...said, this.form.element, confidence,
+    return [...said, this.form.element, this.sure,
       make("label", { class: "ub-field" }, "Cannot judge [X]", this.reason),
       make("label", { class: "ub-field" }, "Comment [T] – nothing that identifies a patient", this.comment),
       ...revision, div("ub-buttons", this.submitting, button("Undo [U]", () => this.undo()),
@@ -174,9 +175,9 @@ export class Board {
     this.saver.put({ assignment: this.task.id, answer, seconds: this.watch.seconds });
   }
 
-  /** One step surer, and after the last the first again. */
-  surer() {
-    this.change({ confidence: ((this.answer.confidence ?? 0) % CONFIDENCE.length) + 1 });
+  /** Lets the next digit say how sure one is. */
+  askSure(asked) {
+    this.sure.classList.toggle("ub-current", this.askedSure = asked);
   }
 
   async submit() {
@@ -236,15 +237,24 @@ export class Board {
     const keys = { f: () => this.pictures?.open(), m: () => this.pictures?.mark(), t: () => this.form.write?.() ?? this.comment.focus(),
       d: () => this.pictures?.turn(), "+": () => this.pictures?.zoom(1.5), "=": () => this.pictures?.zoom(1.5),
       "-": () => this.pictures?.zoom(1 / 1.5), 0: () => this.pictures?.zoom(0), e: () => this.form.output?.focus(),
-      c: () => this.surer(), u: () => this.undo(),
+      c: () => this.askSure(true), u: () => this.undo(),
       x: () => this.reason.focus(), z: () => this.back(), "?": () => this.help.showModal(),
       Enter: () => event.target.closest?.("button, summary, a") ? null : (this.submit(), true) };
     const name = event.key.length === 1 ? event.key.toLowerCase() : event.key;
     const full = this.pictures?.dialog.open, mine = full ? ["f", "+", "=", "-", "0"] : this.task ? Object.keys(keys) : ["z", "?"];
-    const own = (!full || this.form.rows) && this.press(event);
+    const own = this.tellSure(event.key) || ((!full || this.form.rows) && this.press(event));
     if (!own && (!mine.includes(name) || keys[name]() === null)) return;
     event.preventDefault();
     event.stopPropagation();
+  }
+
+  /** Whether a key says how sure one is, after C. */
+  tellSure(key) {
+    const asked = this.askedSure;
+    if (asked) this.askSure(false);
+    if (!asked || !CONFIDENCE[Number(key) - 1]) return false;
+    this.change({ confidence: Number(key) });
+    return true;
   }
 
   /** A key of the form, also in full size, which ends when everything is answered. */

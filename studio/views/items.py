@@ -28,7 +28,7 @@ def show(person: Person, project: ProjectInfo) -> None:
     place = None
     if found:
         more = f", the first {MOST} of them" if count > MOST else ""
-        st.write(f"Raters disagree on {count:,} items{more}. Choose a row to see one.")
+        st.write(f"Items on which raters disagree: {count:,}{more}. Choose a row to see one.")
         rows = [{"item": at + 1, "why": why} for at, _, why in found]
         chosen = st.dataframe(rows, hide_index=True, on_select="rerun", selection_mode="single-row", height="content"
                               if len(rows) < 8 else 280, key=f"disputes-{project.id}")  # fmt: skip
@@ -135,7 +135,7 @@ def _gold(person: Person, said: list[Judged]) -> None:
     if chosen and st.button("Take it as the gold answer"):
         try:
             context.store().projects.mark_gold(person, chosen)
-            st.rerun()
+            context.done(f"The answer of {able[chosen]} is the gold answer now.")
         except UniMedError as error:
             context.problem(error)
 

@@ -196,7 +196,7 @@ def _regions(project_id: str, newest: int) -> None:
 
 def _export(person: Person, project: ProjectInfo) -> None:
     st.subheader("Export")
-    layout = st.radio("Layout", LAYOUTS, horizontal=True)
+    layout = st.radio("Layout", LAYOUTS, LAYOUTS.index("label_studio"), horizontal=True)
     st.caption(described(layout))
     ending = ".json" if layout == COCO else st.radio("File", [".jsonl", ".csv", ".parquet"], horizontal=True)
     if st.button("Prepare the file"):

@@ -32,6 +32,7 @@ FILE_KINDS = {
     "folder": "Pictures or DICOM", "records": "Records (JSONL)", "label_studio": "Label Studio's tasks",
     "coco": "COCO: images with polygons or masks",
 }  # fmt: skip
+PARTS = {"judge": "Raters", "adjudicate": "Adjudicators"}
 WAYS = {
     "open": "Open: an item goes to whoever is free",
     "crossed": "Fully crossed: everybody rates everything",
@@ -62,31 +63,33 @@ def _one(person: Person, project: ProjectInfo) -> None:
         st.caption(f"{WAYS[plan.design]}{people}. Criteria: {criteria or 'none'}.")
         if project.state != "open" and st.button("Open to its raters", key=f"open-{project.id}"):
             store.projects.change_state(person, project.id, "open")
-            st.rerun()
+            context.done(f"{project.name} is open to its raters.")
         if project.state == "open" and st.button("Close", key=f"close-{project.id}"):
             store.projects.change_state(person, project.id, "closed")
-            st.rerun()
+            context.done(f"{project.name} is closed.")
         members = store.projects.members(person, project.id)
         for purpose in PURPOSES:
             names = ", ".join(login for login, part in members if part == purpose) or "nobody yet"
-            st.write(f"Take part to {purpose}: {names}")
+            st.write(f"{PARTS[purpose]}: {names}")
         taken = {login for login, _ in members}
         people = {one.id: one.login for one in store.people.everyone(person) if one.login not in taken}
         if not people:
             return
         with st.form(f"member-{project.id}", border=False):
             who = st.multiselect("People", list(people), format_func=people.get)
-            purpose = st.selectbox("take part to", PURPOSES)
+            purpose = st.selectbox("take part as", PURPOSES, format_func=PARTS.get)
             if st.form_submit_button("Let them take part"):
                 for user_id in who:
                     store.projects.add_member(person, project.id, user_id, purpose)
-                st.rerun()
+                names = ", ".join(people[one] for one in who) or "Nobody was chosen, so nobody"
+                context.done(f"{names}: {PARTS[purpose].lower()} of {project.name}.")
     except UniMedError as error:
         context.problem(error)
 
 
 def _new(person: Person, there: list[ProjectInfo]) -> None:
-    name = st.text_input("Name", max_chars=200)
+    made = len(there)  # an empty form once one is made
+    name = st.text_input("Name", max_chars=200, key=f"name-{made}")
     first, second = st.columns(2)
     kind = first.selectbox("What is asked", KINDS, format_func=QUESTIONS.get)
     rubric = _rubric(second, kind)
@@ -95,7 +98,7 @@ def _new(person: Person, there: list[ProjectInfo]) -> None:
     )
     try:
         if source == FILES:
-            files, found = _files(), []
+            files, found = _files(made), []
         else:
             files, found = None, _outputs(person, kind, source)
             st.write(f"{len(found)} items." if found else "There are no such outputs in the store.")
@@ -108,15 +111,15 @@ def _new(person: Person, there: list[ProjectInfo]) -> None:
         every = round(100 / repeats) if repeats else 0
         items = [NewItem(i.response_ids, i.gold, bool(every) and n % every == 0) for n, i in enumerate(found)]
         context.store().projects.make(person, name, kind, rubric, plan, items)
-        st.rerun()
+        context.done(f"{name} is made, with {len(items)} items. Let people take part, and open it.")
     except UniMedError as error:
         context.problem(error)
 
 
-def _files() -> tuple[str, list] | None:
+def _files(made: int) -> tuple[str, list] | None:
     """What a browser sends, and what it is."""
     kind = st.selectbox("Which files are they", IMPORTS, format_func=FILE_KINDS.get)
-    sent = st.file_uploader("Files, or a zip of them", accept_multiple_files=True)
+    sent = st.file_uploader("Files, or a zip of them", accept_multiple_files=True, key=f"files-{made}")
     return (kind, sent) if sent else None
 
 
@@ -168,7 +171,7 @@ def _gold(person: Person, kind: str, there: list[ProjectInfo]) -> list[NewItem]:
     if not names:
         return []
     none = "none"
-    chosen = st.selectbox("Gold items of the project", [none, *names], format_func=lambda one: names.get(one, none),
+    chosen = st.selectbox("With the gold items of the project", [none, *names], format_func=lambda one: names.get(one, none),
                           help="They come among the others, and show how often a rater is right.")  # fmt: skip
     return [] if chosen == none else context.store().projects.gold_items(person, chosen)
 
@@ -181,9 +184,9 @@ def _plan() -> tuple[Plan, int]:
         overlap = columns[0].number_input("People to an item", 1, 20, 2, disabled=design != "open")
         groups = columns[1].number_input("Groups", 2, 20, 2, disabled=design != "split")
         repeats = columns[0].slider("Items that come twice, in per cent", 0, 50, 0)
-        washout = columns[1].number_input("Days between the two", 0.0, 365.0, 14.0)
+        washout = columns[1].number_input("Days between the first time and the second", 0.0, 365.0, 14.0)
         seed = columns[0].number_input("Seed of the order", 0, 2**31 - 1, 0)
-        apart = columns[1].number_input("Scores that lie so far apart need an adjudicator", 1, 4, 2)
+        apart = columns[1].number_input("Difference of scores that calls for an adjudicator", 1, 4, 2)
         lease = columns[0].number_input("Minutes until an item goes to others", 1.0, 10_000.0, 60.0)
         correction = columns[1].number_input("Hours in which a judgement may be revised", 0.0, 1000.0, 24.0)
     plan = Plan(design=design, overlap=int(overlap), groups=int(groups), order_seed=int(seed), washout_days=washout,

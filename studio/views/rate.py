@@ -14,7 +14,8 @@ def show(person: Person, purpose: str) -> None:
     found = [project for project in store.projects.of(person) if project.state == "open"]
     mine = [project for project in found if store.projects.takes_part(person, project.id, purpose)]
     if not mine:
-        st.info("No project waits for you. A maintainer opens one and lets you take part.")
+        own = " Make one under Projects, let people take part, and open it." if person.role == "maintainer" else ""
+        st.info(f"No project waits for you. A maintainer opens one and lets you take part.{own}")
         return
     names = {project.id: project.name for project in mine}
     chosen = mine[0].id

@@ -14,9 +14,6 @@ NEWEST = 200
 
 def show(person: Person) -> None:
     st.header("Rights and log")
-    told = st.session_state.pop("withdrawn", None)
-    if told is not None:
-        st.success(told)
     first, second = st.columns(2)
     with first.container(border=True):
         _person(person)
@@ -65,11 +62,10 @@ def _patient(person: Person) -> None:
 
 
 def _done(withdrawn: Withdrawn) -> None:
-    st.session_state["withdrawn"] = (
+    context.done(
         f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements. "
         "Snapshots that rested on them were emptied: their page tells which model versions had seen them."
     )
-    st.rerun()
 
 
 def _log(person: Person) -> None:

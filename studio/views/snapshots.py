@@ -27,17 +27,20 @@ def show(person: Person) -> None:
 
 def _make(person: Person, projects: dict[str, str]) -> None:
     with st.form("make", border=True):
-        chosen = st.multiselect("Out of the projects", list(projects), format_func=projects.get)
+        chosen = st.multiselect("Projects", list(projects), format_func=projects.get)
         columns = st.columns(3)
         share = columns[0].number_input("Patients held out, in per cent", 0, 90, 20)
         told = "The word of raters below it does not count. 0 trusts everybody."
-        gold = columns[1].number_input("Least right on gold items, in per cent", 0, 100, 0, help=told)
+        gold = columns[1].number_input(
+            "Raters count from this share of right gold items, in per cent", 0, 100, 0, help=told
+        )
         seed = columns[2].number_input("Seed of the split", 0, 2**31 - 1, 0)
         if not st.form_submit_button("Make a snapshot"):
             return
     try:
         rules = Rules(tuple(chosen), share / 100, int(seed), gold / 100)
         context.store().snapshots.make(person, rules)
+        context.done("The snapshot is made.")
     except UniMedError as error:
         context.problem(error)
 
@@ -47,7 +50,7 @@ def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> No
     st.markdown(f"**{names}**, {snapshot.created_at:%Y-%m-%d %H:%M} UTC")
     st.code(snapshot.sha256, language=None, wrap_lines=True)
     left = snapshot.counts["left out"]
-    st.write(", ".join(f"{kind}: {n}" for kind, n in snapshot.counts.items() if kind != "left out"))
+    st.write("; ".join(f"{n} {kind}" for kind, n in snapshot.counts.items() if kind != "left out"))
     if left:
         st.caption("Left out: " + ", ".join(f"{n} ({reason})" for reason, n in left.items()))
     if snapshot.versions:

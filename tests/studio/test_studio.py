@@ -149,7 +149,7 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
 def test_a_maintainer_makes_a_snapshot_of_what_was_said(studio: Studio, log_in: LogIn) -> None:
     page, mona = log_in("mona"), studio.people["mona"]
     go(page, "Snapshots")
-    page.get_by_label("Out of the projects").click()
+    page.get_by_label("Projects").click()
     page.get_by_role("option", name=NAME).click()
     page.keyboard.press("Escape")  # the list of the others
     page.get_by_role("button", name="Make a snapshot").click()
@@ -188,7 +188,7 @@ def test_what_was_entered_survives_a_reload_a_full_disk_and_a_killed_server(stud
     make(studio, "Interrupted", "rate", RUBRICS["image"], [NewItem((one,)) for one in ids], "rolf")
     page = log_in("rolf")
     standing(page, 0, 2)
-    for key in "523cuuc":  # the third score and the confidence are undone, and the latter is given anew
+    for key in "523c2uuc1":  # the third score and the confidence are undone, and the latter is given anew
         page.keyboard.press(key)
     page.keyboard.press("Enter")  # too early: it is refused, and kept all the same
     expect(page.locator(".ub-fault")).to_be_visible()
