@@ -171,8 +171,10 @@ def _gold(person: Person, kind: str, there: list[ProjectInfo]) -> list[NewItem]:
     if not names:
         return []
     none = "none"
-    chosen = st.selectbox("With the gold items of the project", [none, *names], format_func=lambda one: names.get(one, none),
-                          help="They come among the others, and show how often a rater is right.")  # fmt: skip
+    told = "They come among the others, and show how often a rater is right."
+    chosen = st.selectbox(
+        "With the gold items of the project", [none, *names], format_func=lambda one: names.get(one, none), help=told
+    )
     return [] if chosen == none else context.store().projects.gold_items(person, chosen)
 
 

@@ -32,7 +32,7 @@ def _make(person: Person, projects: dict[str, str]) -> None:
         share = columns[0].number_input("Patients held out, in per cent", 0, 90, 20)
         told = "The word of raters below it does not count. 0 trusts everybody."
         gold = columns[1].number_input(
-            "Raters count from this share of right gold items, in per cent", 0, 100, 0, help=told
+            "Raters count from so much right on gold items, in per cent", 0, 100, 0, help=told
         )
         seed = columns[2].number_input("Seed of the split", 0, 2**31 - 1, 0)
         if not st.form_submit_button("Make a snapshot"):
