@@ -52,6 +52,7 @@ def rights() -> None:
     from studio import context
     from studio.views import rights
 
+    context.say_done()
     rights.show(context.store().people.named("mona"))
 
 
@@ -96,7 +97,7 @@ def test_a_project_that_cannot_be_keeps_no_name(team: Team) -> None:
     gold.mark_gold(team.maintainer, judgement)
     app = opened(projects)
     app.text_input[0].input("Quality")
-    next(one for one in app.selectbox if one.label == "Gold items of the project").select(before).run()
+    next(one for one in app.selectbox if one.label == "With the gold items of the project").select(before).run()
     press(app, "Make it")
     made = {one.name: one for one in gold.of(team.maintainer)}["Quality"]
     assert made.items == 3, "the gold item is among them once"

@@ -181,7 +181,7 @@ def test_label_studio_comes_back_as_it_went(team: Team, tmp_path: Path, kind: st
     ids = zip(outputs, team.outputs(count=3, model="b"), team.outputs(count=3, model="c"), strict=True)
     items = [NewItem(of if kind == "compare" else of[:1], gold=gold if i else None) for i, of in enumerate(ids)]
     first = team.project(kind, items=items, name="first")
-    more = {"ranking": [[0], [1, 2]]} if kind == "compare" else {}
+    more = {"ranking": [[0, 1], [2]]} if kind == "compare" else {}
     for project in (first,):
         while (task := team.next(team.raters[0], project)) is not None:
             team.submit(team.raters[0], task, **more)

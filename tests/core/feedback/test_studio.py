@@ -160,8 +160,9 @@ def test_what_is_entered_comes_back_anywhere(team: Team, open_studio: Callable[[
         ("may identify", {"comment": "Born on 3 May 1958."}),
     ]:
         with pytest.raises(FeedbackError, match=why):
-            queue.save(rita, task.id, wrong, 8.0)
-    assert queue.get(rita, task.id).draft == draft and queue.get(rita, task.id).active_seconds == 7.25
+            queue.save(rita, task.id, entered | wrong, 7.25)
+        assert queue.get(rita, task.id).draft == draft, "of the refused part what was saved before stays"
+    assert queue.get(rita, task.id).active_seconds == 7.25
 
 
 def test_an_answer_is_written_down_once_it_is_complete(team: Team, engine: sa.Engine) -> None:
@@ -206,7 +207,7 @@ def test_a_ranking_may_be_half_done_in_a_draft_alone(team: Team) -> None:
     for wrong in ([[2], [2]], [[2], []], [[3]]):
         with pytest.raises(FeedbackError, match="ranking"):
             team.store.queue.save(rita, task.id, {"ranking": wrong}, 1.0)
-    assert team.submit(rita, task, ranking=[[2], [0, 1]]) == 1
+    assert team.submit(rita, task, choices={"anatomy": 1, "overall": 2}, ranking=[[2], [0, 1]]) == 1
 
 
 def test_all_that_was_judged_can_be_gone_back_to(team: Team) -> None:
