@@ -121,7 +121,7 @@ def test_somebody_unknown_is_told_what_to_say_and_a_maintainer_lets_them_in(
     page.get_by_role("link", name="People", exact=True).first.click()
     add = page.get_by_test_id("stForm").filter(has_text="Add somebody")
     add.get_by_label("Name").fill("nora@clinic.example")
-    add.get_by_role("textbox", name="Or a subject").fill(subject)
+    add.get_by_role("textbox", name="Or, in place of a password, a subject").fill(subject)
     add.get_by_role("button", name="Add").click()
     expect(add.get_by_label("Name")).to_have_value("")
     newcomer.reload()
