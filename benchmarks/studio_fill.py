@@ -152,5 +152,5 @@ def fill(store: StudioStore, items: int, ratings: int) -> tuple[list[Person], di
 
 def account(store: StudioStore, name: str, role: str) -> Person:
     by = Person("", "", "maintainer") if role == "rater" else None
-    store.people.add(by, name, role, subject=name)
-    return store.people.of_subject(name)
+    store.people.add(by, name, role, subject=f"fill|{name}")
+    return store.people.of_subject(f"fill|{name}")
