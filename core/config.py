@@ -268,6 +268,11 @@ def pictures_place(folder: Path) -> str:
     return os.environ.get("UNIMED_PICTURES", str(folder / "pictures"))
 
 
+def versions_folder(data: Path) -> Path:
+    """Where learned model versions lie, a folder each: in that of the feedback."""
+    return data / "versions"
+
+
 def is_lasting(folder: Path) -> bool:
     """Whether what is kept there, or in the named database, outlives this program: on a Space only with storage."""
     return not os.environ.get("SPACE_ID") or "UNIMED_DATABASE" in os.environ or folder.is_relative_to("/data")

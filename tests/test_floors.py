@@ -11,7 +11,7 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 ROOMS = ("core", "demo", "studio", "app")
 FLOORS = (
-    ("core", "core.config", "core.errors", "core.sequence"),
+    ("core", "core.config", "core.errors", "core.lineage", "core.sequence"),
     ("core.data", "core.feedback", "core.tasks"),
     ("core.model",),
     ("core.inference",),
@@ -22,7 +22,7 @@ FLOORS = (
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # They run on machines that have no torch, and a page of the studio must open in a second.
-TORCH_FREE = ("core.config", "core.errors", "core.sequence", "core.tasks", "core.data.images", "core.data.dicom")
+TORCH_FREE = ("core.config", "core.errors", "core.lineage", "core.sequence", "core.tasks", "core.data.images", "core.data.dicom")
 TORCH_FREE += ("core.data.stack", "core.tasks.regions")
 TORCH_FREE += ("core.feedback.store", "core.feedback.mirror", "core.feedback.readers")
 TORCH_FREE_LATER = ("studio",)  # from the day it exists
