@@ -128,6 +128,11 @@ class Checkpoint:
         return base if self.adapter is None else learned_fingerprint(base, self.adapter)
 
     @property
+    def base_name(self) -> str:
+        """Hub id of the weights without an adapter, or else the name of their folder."""
+        return str(self.source) if self.folder.parent.name == "snapshots" else self.folder.name
+
+    @property
     def base_fingerprint(self) -> str:
         """Digest of the weights without an adapter."""
         return self.fingerprint if self.lineage is None else self.lineage.base_fingerprint
