@@ -8,33 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
-from core.feedback.models import ModelVersion
-from core.feedback.projects import NewItem
-from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
-from core.sequence import Text
-from tests.core.feedback.builders import picture
-from tests.core.feedback.team import FINGERPRINT, MODEL, OTHER, Team
-
-
-def output(team: Team, text: str, patient: str, model: str = MODEL) -> str:
-    (response,) = team.store.add_run(
-        team.maintainer, task="report", inputs=[picture(1), Text("Report it.")], outputs=[Text(text)], settings={},
-        seed=0, model_name=model, model_fingerprint=FINGERPRINT + model, key=f"{text} {patient} {model}",
-        case=("archive", patient, "1"),
-    ).response_ids  # fmt: skip
-    return response
-
-
-def filled(team: Team, count: int = 3, name: str = "one") -> str:
-    """A project of comparisons that both raters have finished, each of a patient of its own."""
-    patients = [f"{name} {n}" for n in range(count)]
-    items = [NewItem((output(team, "Good.", of), output(team, "Bad.", of, OTHER))) for of in patients]
-    project = team.project("compare", items=items, name=name, plan=Plan(overlap=2))
-    for rater in team.raters:
-        team.judge_all(rater, project, choices={"anatomy": 0, "overall": 0})
-    return project
+from tests.core.feedback.team import Team, filled, lineage
 
 
 def test_a_snapshot_is_named_by_its_content_and_splits_by_patient(team: Team) -> None:
@@ -55,8 +31,8 @@ def test_whoever_withdraws_empties_the_snapshots_and_the_versions_that_saw_them_
     store, by = team.store, team.maintainer
     project, untouched = filled(team), filled(team, name="of one rater")
     made = store.snapshots.make(by, Rules((project,)))
-    base = store.snapshots.trained(by, made.sha256, "nano-2", "2" * 64, parent=base_of(team))
-    store.snapshots.trained(by, made.sha256, "nano-3", "3" * 64, parent=base)
+    store.versions.register(by, lineage("nano-2", made.sha256), "2" * 64)
+    store.versions.register(by, lineage("nano-3", made.sha256, parent="nano-2"), "3" * 64)
     other = Team(store, by, team.adjudicator, [team.adjudicator])
     with pytest.raises(AccessError):
         store.snapshots.make(other.raters[0], Rules((untouched,)))
@@ -68,11 +44,6 @@ def test_whoever_withdraws_empties_the_snapshots_and_the_versions_that_saw_them_
         store.snapshots.read(made.sha256)
     with pytest.raises(FeedbackError, match=r"nothing to learn yet.*not yet said by all"):
         store.snapshots.again(by, made.id)
-
-
-def base_of(team: Team) -> str:
-    with team.store.database.reading() as session:
-        return session.scalar(sa.select(ModelVersion.id).where(ModelVersion.name == MODEL))
 
 
 def test_a_snapshot_is_made_again_without_a_patient(team: Team) -> None:
