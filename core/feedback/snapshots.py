@@ -157,6 +157,20 @@ class Snapshots:
                 _info(session, one) for one in session.scalars(select(Snapshot).order_by(Snapshot.created_at.desc()))
             ]
 
+    def find(self, sha256: str) -> SnapshotInfo:
+        """The snapshot whose SHA-256 begins so.
+
+        Raises:
+            FeedbackError: there is none, or more than one.
+        """
+        with self._database.reading() as session:
+            query = select(Snapshot).where(Snapshot.sha256.startswith(sha256, autoescape=True)).limit(2)
+            found = session.scalars(query).all()
+            if not sha256 or len(found) != 1:
+                what = "Several snapshots begin so" if found else "There is no such snapshot"
+                raise FeedbackError(what, value=sha256, remedy="Copy its SHA-256 from the page Snapshots")
+            return _info(session, found[0])
+
     def read(self, sha256: str) -> list[dict]:
         """The signals of a snapshot, each with its ``split``.
 
@@ -164,7 +178,7 @@ class Snapshots:
             FeedbackError: there is none, it was emptied, or it is not as it was written.
         """
         with self._database.reading(snapshot=True) as session:
-            snapshot = named(session, sha256)
+            snapshot = _named(session, sha256)
             if snapshot.emptied_at is not None:
                 remedy = "Make it again: something that it rests on was withdrawn"
                 raise FeedbackError("The snapshot was emptied", value=sha256, remedy=remedy)
@@ -281,11 +295,7 @@ def _need_all(session: Session, contents: list[dict]) -> None:
             raise FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
 
 
-def named(session: Session, sha256: str) -> Snapshot:
-    """
-    Raises:
-        FeedbackError: there is none of that content.
-    """
+def _named(session: Session, sha256: str) -> Snapshot:
     snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == sha256))
     if snapshot is None:
         raise FeedbackError("There is no such snapshot", value=sha256)

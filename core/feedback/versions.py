@@ -23,7 +23,6 @@ from core.feedback.models import ModelVersion, utc_now
 from core.feedback.people import Person
 from core.feedback.screen import screened
 from core.feedback.settling import settled
-from core.feedback.snapshots import named
 from core.feedback.studio_models import VERSION_STATES as STATES
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, Training
 from core.lineage import Lineage
@@ -85,7 +84,10 @@ class Versions:
             raise FeedbackError("A version cannot be made of itself", value=lineage.name)
         with self._database.writing() as session:
             audit.hold(session)
-            snapshot = named(session, lineage.snapshot)
+            snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == lineage.snapshot))
+            if snapshot is None:
+                what, remedy = "What it learned from is not in this database", "Register it where its snapshot was made"
+                raise FeedbackError(what, value=lineage.snapshot, remedy=remedy)
             version_id = runs.model_version(self._database, session, lineage.name, fingerprint)
             version = session.get_one(ModelVersion, version_id)
             known = session.get(Training, version_id)

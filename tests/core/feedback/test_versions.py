@@ -103,7 +103,7 @@ def test_a_base_that_has_made_nothing_here_is_written_down(team: Team, engine: s
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"snapshot": "0" * 64}, "no such snapshot"),
+        ({"snapshot": "0" * 64}, "not in this database"),
         ({"parent": "nano-2"}, "made of itself"),
         ({"created_at": "2026-03-01"}, "no moment"),
         ({"name": MODEL, "parent": "other"}, "Another version has that name"),
