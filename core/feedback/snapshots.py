@@ -165,8 +165,8 @@ class Snapshots:
         """
         with self._database.reading() as session:
             query = select(Snapshot).where(Snapshot.sha256.startswith(sha256, autoescape=True)).limit(2)
-            found = session.scalars(query).all()
-            if not sha256 or len(found) != 1:
+            found = session.scalars(query).all() if sha256 else []
+            if len(found) != 1:
                 what = "Several snapshots begin so" if found else "There is no such snapshot"
                 raise FeedbackError(what, value=sha256, remedy="Copy its SHA-256 from the page Snapshots")
             return _info(session, found[0])
