@@ -1,4 +1,4 @@
-"""The command line: ``python -m core info | run | train | evaluate | records | feedback | versions``."""
+"""The command line: ``python -m core info | run | train | evaluate | records | feedback | learn | versions``."""
 
 from __future__ import annotations
 
@@ -6,10 +6,10 @@ import argparse
 import os
 import sys
 
-from core.commands import feedback, model, records, versions
+from core.commands import feedback, learn, model, records, versions
 from core.errors import UniMedError
 
-GROUPS = (model, records, feedback, versions)
+GROUPS = (model, records, feedback, learn, versions)
 """Each adds its commands, in this order."""
 
 
@@ -34,7 +34,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m core", description="UniMed Studio's model from the command line.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for group in GROUPS:
-        group.add(commands)
+        group.parser(commands)
     return parser
 
 

@@ -17,7 +17,7 @@ from core.errors import FeedbackError, PromptError, SettingsError
 from core.tasks import TASKS, get_task
 
 
-def add(parsers: argparse._SubParsersAction) -> None:
+def parser(parsers: argparse._SubParsersAction) -> None:
     feedback = parsers.add_parser("feedback", help="the studio's accounts, what is judged, and the check of its log")
     commands = feedback.add_subparsers(required=True, metavar="COMMAND")
     verify = commands.add_parser(

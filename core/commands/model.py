@@ -17,7 +17,7 @@ SCORERS = "likelihood (of nano), likelihood:FOLDER or clip:HUB_ID"
 MODEL_HELP = "checkpoint folder, hub id, or folder of a learned version (default: nano)"
 
 
-def add(commands: argparse._SubParsersAction) -> None:
+def parser(commands: argparse._SubParsersAction) -> None:
     info = commands.add_parser("info", help="say what a checkpoint holds and where it was loaded")
     info.set_defaults(command=_info)
 

@@ -9,7 +9,7 @@ from core.commands.model import SCORERS
 from core.errors import RecordError, SettingsError
 
 
-def add(parsers: argparse._SubParsersAction) -> None:
+def parser(parsers: argparse._SubParsersAction) -> None:
     records = parsers.add_parser("records", help="make, import, check and filter training records")
     commands = records.add_subparsers(required=True, metavar="COMMAND")
     build = commands.add_parser("build", help="records of every task from a manifest.csv and its folders")

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from core.feedback.versions import VersionInfo
 
 
-def add(parsers: argparse._SubParsersAction) -> None:
+def parser(parsers: argparse._SubParsersAction) -> None:
     versions = parsers.add_parser("versions", help="learned versions: where they come from, and which is served")
     commands = versions.add_subparsers(required=True, metavar="COMMAND")
 
