@@ -11,42 +11,23 @@ go to ``assets``.
 
 from __future__ import annotations
 
+import argparse
 import json
-import random
-import shutil
-import time
-from collections.abc import Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
-from datetime import UTC, datetime
+from datetime import date
 from pathlib import Path
 
-import torch
-from PIL import Image as PILImage
-
-from benchmarks.rater_models import RaterModel, Rule, truth_of
+from benchmarks.loop_chart import draw
+from benchmarks.loop_world import World, learned, people
+from benchmarks.rater_models import RULES, Rule
 from core.config import NANO, ROOT
-from core.data.records import Record, open_picture
-from core.evaluation.bench import BATCH
-from core.evaluation.comparison import compare
-from core.feedback.gate import Gate, gate_of
-from core.feedback.people import Person
-from core.feedback.projects import NewItem
-from core.feedback.rubric import OVERALL, RUBRICS, Plan, Rubric
-from core.feedback.snapshots import Rules
-from core.feedback.studio import StudioStore
-from core.feedback.unseen import Request
-from core.inference.events import SegmentDone
-from core.inference.generator import Generator
-from core.inference.once import turn_of
-from core.inference.provenance import Provenance
-from core.lineage import Lineage
+from core.data.records import SPLITS, Record, read_records
+from core.evaluation.bench import balanced
+from core.evaluation.evaluate import evaluate
 from core.model.checkpoint import load
-from core.sequence import Image, Segment
-from core.tasks import TASKS
-from core.training.learn import Learner
-from core.training.loop import fingerprint_of, load_to_learn
-from core.training.recipe import LearnRecipe
-from core.training.sources import from_store
+from core.training.loop import side_by_side
+from core.training.recipe import LearnRecipe, build_recipe, read_recipe
 
 RESULTS = Path(__file__).parent / "results"
 RECIPE = ROOT / "core" / "training" / "recipes" / "learn" / "nano.json"
@@ -56,177 +37,119 @@ METHODS = {
     "DPO only": {"sft_weight": 0.0, "anchor_weight": 0.0},
 }
 METHODS_AFTER = 300
+CHART = ROOT / "assets" / "feedback-loop.webp"
+LIMIT = 40
+"""Records of each task on which versions are evaluated."""
 CROWD, BAD, OVERLAP = 10, 2, 3
 """Raters of the crowd, how many of them are bad (one adversarial, one careless), and how many see an item."""
 CROWD_ITEMS, GOLD, LEAST_GOLD = 300, 60, 0.75
 """Items of the crowd, how many more have a known answer, and how often a rater must be right on those to count."""
 
 
-@dataclass
-class World:
-    """One scenario's store, people, and requests with their truths."""
+@dataclass(frozen=True)
+class Setup:
+    """What is run: records, how many judgements, how many held-out requests, and the recipe."""
 
-    folder: Path
-    store: StudioStore
-    maintainer: Person
-    root: Path
-    rule: Rule
-    base: Generator
-    truths: dict[str, object]
-    """By the SHA-256 of the request's picture."""
-    seed: int
+    records: Path
+    sizes: tuple[int, ...]
+    held_out: int
+    recipe: LearnRecipe
+    work: Path
+    seed: int = 0
 
-    @classmethod
-    def of(cls, folder: Path, root: Path, rule: Rule, seed: int) -> World:
-        shutil.rmtree(folder, ignore_errors=True)
-        store = StudioStore(f"sqlite:///{folder / 'feedback.sqlite'}", folder / "pictures")
-        maintainer = account(store, None, "maintainer", "maintainer")
-        base = Generator(load(NANO, torch.device("cpu"), torch.float32))
-        return cls(folder, store, maintainer, root, rule, base, {}, seed)
-
-    def items(self, records: list[Record]) -> list[NewItem]:
-        """What raters get: the answer to correct; or those answers to a request that differ, where there are such."""
-        found = []
-        for ids, outputs in self.answers(records, self.rule.samples):
-            different = {json.dumps(output.to_json()): one for one, output in zip(ids, outputs, strict=True)}
-            if len(different) > 1 or self.rule.kind == "correct":
-                found.append(NewItem(tuple(different.values())))
-        return found
-
-    def request(self, record: Record, number: int) -> tuple[list[Segment], tuple[str, str, str]]:
-        """Its inputs, and whose it is."""
-        picture = Image(open_picture(self.root, record.input_img[0], record.place))
-        read = lambda path: open_picture(self.root, path, record.place)  # noqa: E731
-        self.truths[picture.sha256] = truth_of(self.rule, record, read)
-        prompt = self.rule.prompts[number % len(self.rule.prompts)]
-        return TASKS[self.rule.task].build([picture], prompt), ("records", record.patient, "")
-
-    def answers(self, records: list[Record], seeds: int) -> list[tuple[list[str], list[Segment]]]:
-        """What the checkpoint answers, ``seeds`` times to each request, with its ids: all of it is stored."""
-        jobs = [(n, seed) for n in range(len(records)) for seed in range(seeds)]
-        found: list[tuple[list[str], list[Segment]]] = [([], []) for _ in records]
-        text = replace(self.base.config.text, temperature=self.rule.temperature)
-        for start in range(0, len(jobs), BATCH):
-            part = jobs[start : start + BATCH]
-            asked = [self.request(records[n], n) for n, _ in part]
-            turns = [
-                turn_of(self.base, TASKS[self.rule.task], inputs, seeds * n + seed, text=text)
-                for (inputs, _), (n, seed) in zip(asked, part, strict=True)
-            ]  # fmt: skip
-            outputs = {i: e.segment for i, e in self.base.batch(turns) if isinstance(e, SegmentDone)}
-            for i, ((n, seed), (inputs, case), turn) in enumerate(zip(part, asked, turns, strict=True)):
-                about = Provenance.of(self.base.checkpoint, self.rule.task, turn)
-                ref = self.store.add_run(
-                    self.maintainer, task=self.rule.task, inputs=inputs, outputs=[outputs[i]], seed=turn.seed,
-                    settings=json.loads(about.parameters), model_name=about.model, key=f"{n} {seed}", case=case,
-                    model_fingerprint=self.base.checkpoint.fingerprint,
-                )  # fmt: skip
-                found[n][0].append(ref.response_ids[0])
-                found[n][1].append(outputs[i])
-        return found
-
-    def project(self, name: str, kind: str, items: list[NewItem], raters: list[Person], overlap: int = 1) -> str:
-        rubric = RUBRICS["text"] if kind == "correct" else Rubric((OVERALL,))
-        project = self.store.projects.make(self.maintainer, name, kind, rubric, Plan(overlap=overlap), items)
-        self.let_take_part(project, raters)
-        self.store.projects.change_state(self.maintainer, project, "open")
-        return project
-
-    def let_take_part(self, project: str, raters: list[Person]) -> None:
-        for rater in raters:
-            self.store.projects.add_member(self.maintainer, project, rater.id)
-
-    def judge(self, project: str, raters: list[tuple[Person, RaterModel]], most: int | None = None) -> int:
-        """Raters take turns until there is nothing more to judge, or ``most`` judgements are made."""
-        made, waiting = 0, list(raters)
-        while waiting and (most is None or made < most):
-            person, model = waiting.pop(0)
-            task = self.store.queue.next(person, project)
-            if task is None:
-                continue
-            (sha256,) = [part["sha256"] for part in task.shown.inputs if part["type"] == "image"]
-            truth = self.truths[sha256]
-            if task.kind == "correct":
-                answer = {"text": model.correction(truth)}
-            else:
-                answer = model.ranking([self.seen(one) for one in task.shown.outputs], truth)
-            self.store.queue.submit(person, task.id, answer | {"opened": True}, 1.0, datetime.now(UTC))
-            made += 1
-            waiting.append((person, model))
-        return made
-
-    def seen(self, output: dict) -> str | PILImage.Image:
-        return output["text"] if output["kind"] == "text" else self.store.blobs.read(output["sha256"]).convert("RGB")
+    def of(self, rule: Rule, count: int) -> tuple[list[Record], list[Record]]:
+        """Records to judge, and to compare on: of patients that nobody judged; modalities in turn."""
+        task = rule.task if rule.task == "super_resolution" else "report"
+        mine = [one for one in read_records(self.records, SPLITS) if one.sub_task_type == task]
+        train, rest = ([r for r in mine if (r.split == "train") == judged] for judged in (True, False))
+        by_modality = lambda record: record.modality  # noqa: E731
+        return balanced(train, by_modality, count, self.seed), balanced(rest, by_modality, self.held_out, self.seed)
 
 
-def account(store: StudioStore, by: Person | None, name: str, role: str) -> Person:
-    store.people.add(by, name, role, subject=f"rater-models|{name}")
-    return store.people.of_subject(f"rater-models|{name}")
+def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
+    """One rule: after each number of judgements a version, and after 300 one by each method."""
+    rule = RULES[name]
+    most = max(setup.sizes)
+    world = World.of(setup.work / name, setup.records.parent, rule, setup.seed)
+    train, held_out = setup.of(rule, most if rule.kind == "correct" or rule.task == "super_resolution" else 2 * most)
+    items = world.items(train)[:most]
+    raters = people(world, 3)
+    project = world.project(f"{name} {rule.kind}", rule.kind, items, [person for person, _ in raters])
+    result = {"about": rule.about, "items": len(items), "after": {}, "methods": {}}
+    done = 0
+    for size in setup.sizes:
+        done += world.judge(project, raters, size - done)
+        result["after"][str(done)] = learned(world, project, setup.recipe, f"{name}-{done}", held_out)
+        save(result)
+        if size == METHODS_AFTER:
+            result["methods"]["both"] = result["after"][str(done)]
+            for method, keys in list(METHODS.items())[1:]:
+                version = f"{name}-{method.replace(' ', '-').lower()}"
+                result["methods"][method] = learned(world, project, replace(setup.recipe, **keys), version, held_out)
+                save(result)
+    version = world.folder / "versions" / f"{name}-{done}"
+    result["tasks"] = regressions(setup, version)
+    save(result)
 
 
-def people(world: World, count: int, bad: int = 0) -> list[tuple[Person, RaterModel]]:
-    """Accounts with their rater models; the first ``bad`` are adversarial and careless in turns."""
-    found = []
-    for n in range(count):
-        kind = ("adversarial", "careless")[n % 2] if n < bad else "honest"
-        model = RaterModel(world.rule, kind, draw=random.Random(f"{world.seed}/{n}"))
-        found.append((account(world.store, world.maintainer, f"rater-model-{n}", "rater"), model))
-    return found
+def regressions(setup: Setup, version: Path) -> list[dict]:
+    """Every task by the checkpoint and by a version, on the same held-out records."""
+    rows = []
+    for folder, source in ((setup.work / "base", NANO), (setup.work / version.name, version)):
+        done = folder / "metrics.json"
+        found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+        if not found.get("complete"):
+            found = evaluate(setup.records, str(source), folder, limit=LIMIT)
+        rows.append(found["rows"])
+    return side_by_side(*rows)
 
 
-def learned(world: World, project: str, recipe: LearnRecipe, name: str, held_out: list[Record], least_gold=0.0) -> dict:
-    """A version out of what was judged so far, and how it does against the checkpoint on held-out patients."""
-    rules = Rules((project,), test_share=0.1, least_gold=least_gold)
-    snapshot = world.store.snapshots.make(world.maintainer, rules)
-    folder = world.folder / "versions" / name
-    folder.mkdir(parents=True)
-    start = time.perf_counter()
-    Learner(from_store(world.store, snapshot.sha256), load_to_learn(str(NANO)), recipe, folder, name).run()
-    seconds = time.perf_counter() - start
-    lineage = Lineage.read(folder)
-    version = world.store.versions.register(world.maintainer, lineage, fingerprint_of(folder))
-    new = Generator(load(folder, torch.device("cpu"), torch.float32))
-    requests = [_stored(world, record, n) for n, record in enumerate(held_out)]
-    found = compare(world.store, world.maintainer, new, world.base, requests, seed=10**6)
-    result = {
-        "version": name, "counts": snapshot.counts, "learning seconds": round(seconds, 1),
-        "held out requests": len(requests), "alike": found.same, "metrics": lineage.metrics,
-    }  # fmt: skip
-    if found.project_id is None:
-        return result | {"gate": asdict(gate_of([])), "without noise": asdict(gate_of([]))}
-    world.store.versions.link(world.maintainer, version, found.project_id)
-    judge = (account(world.store, world.maintainer, f"judge-{name}", "rater"), RaterModel(world.rule))
-    judge[1].draw.seed(f"{world.seed}/{name}")
-    world.let_take_part(found.project_id, [judge[0]])
-    world.judge(found.project_id, [judge])
-    result["gate"] = _rounded(world.store.versions.gate(version))
-    result["without noise"] = _rounded(gate_of(list(_scores(world, found.project_id, new.checkpoint.name))))
-    return result
+def crowd(setup: Setup, save: Callable[[dict], None]) -> None:
+    """The text scenario by ten raters: all honest; with two bad ones and both filters; with these and neither."""
+    rule = RULES["text"]
+    world = World.of(setup.work / "crowd", setup.records.parent, rule, setup.seed)
+    train, held_out = setup.of(rule, 2 * (CROWD_ITEMS + GOLD))
+    items = world.items(train)[: CROWD_ITEMS + GOLD]
+    plain, known = items[:CROWD_ITEMS], [world.golden(item) for item in items[CROWD_ITEMS:]]
+    result = {"about": f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything.", "runs": {}}
+    for name, bad, overlap, least in (
+        ("honest", 0, OVERLAP, 0.0), ("filtered", BAD, OVERLAP, LEAST_GOLD), ("unfiltered", BAD, 1, 0.0),
+    ):  # fmt: skip
+        raters = people(world, CROWD, bad, name)
+        project = world.project(name, "compare", plain + known, [person for person, _ in raters], overlap)
+        made = world.judge(project, raters)
+        result["runs"][name] = learned(world, project, setup.recipe, f"crowd-{name}", held_out, least)
+        result["runs"][name] |= {"judgements": made, "overlap": overlap, "least gold": least}
+        save(result)
 
 
-def _stored(world: World, record: Record, number: int) -> Request:
-    """A held-out request; its picture must be in the store to be shown."""
-    inputs, _ = world.request(record, number)
-    world.store.blobs.put(inputs[0])
-    return Request(world.rule.task, [part.to_json() for part in inputs], None)
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.feedback_loop", description=__doc__)
+    parser.add_argument("--records", type=Path, required=True, help="JSONL file of `core records build`")
+    parser.add_argument("--parts", nargs="+", default=[*RULES, "crowd"], help="text, image, style, crowd")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 300, 1000], help="judgements")
+    parser.add_argument("--held-out", type=int, default=200, help="requests that versions are compared on")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--work", type=Path, default=Path("out/feedback_loop"), help="folder of stores and versions")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--chart", type=Path, default=CHART)
+    options = parser.parse_args()
+    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe, []))
+    setup = Setup(options.records, tuple(options.sizes), options.held_out, recipe, options.work)
+    path = options.results / f"{date.today().isoformat()}_feedback_loop.json"
+    whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
+    command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
+    whole |= {"command": command, "base": load(NANO).name, "recipe": asdict(recipe), "held out": options.held_out}
+    for name in options.parts:
+
+        def save(result: dict, name: str = name) -> None:
+            whole["parts"][name] = result
+            path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+        crowd(setup, save) if name == "crowd" else scenario(setup, name, save)
+    draw(whole, options.chart)
+    print(f"written {path} and {options.chart}")
 
 
-def _scores(world: World, project: str, name: str) -> Iterator[float]:
-    """What a rater without noise says of each item: 1 for the version, 0 for the checkpoint."""
-    from core.feedback.judged import judged
-
-    for one in judged(world.store.database, project):
-        (sha256,) = [part["sha256"] for part in one.outputs[0].inputs if part["type"] == "image"]
-        outputs = [world.seen({"kind": o.kind, "text": o.text, "sha256": o.sha256}) for o in one.outputs]
-        best = RaterModel(world.rule, noise=0.0).ranking(outputs, world.truths[sha256])["ranking"][0]
-        yield 0.5 if len(best) > 1 else float(one.outputs[best[0]].model == name)
-
-
-def _rounded(gate: Gate) -> dict:
-    return {key: round(value, 4) if isinstance(value, float) else value for key, value in asdict(gate).items()}
-
-
-def judged_texts(w,p):
-    from core.feedback.judged import judged
-    for one in judged(w.store.database,p):
-        yield one.answer["choices"], [o.text for o in one.outputs], one.outputs[0].prompt
+if __name__ == "__main__":
+    main()
