@@ -35,10 +35,11 @@ def _make(person: Person, projects: dict[str, str]) -> None:
             "Raters count from so much right on gold items, in per cent", 0, 100, 0, help=told
         )
         seed = columns[2].number_input("Seed of the split", 0, 2**31 - 1, 0)
+        visitors = st.checkbox("Learn also from visitors of the demo, where a clinician has confirmed what they said")
         if not st.form_submit_button("Make a snapshot"):
             return
     try:
-        rules = Rules(tuple(chosen), share / 100, int(seed), gold / 100)
+        rules = Rules(tuple(chosen), share / 100, int(seed), gold / 100, visitors)
         context.store().snapshots.make(person, rules)
         context.done("The snapshot is made.")
     except UniMedError as error:

@@ -159,6 +159,10 @@ def test_a_maintainer_makes_a_snapshot_of_what_was_said(studio: Studio, log_in: 
     signals = studio.store.snapshots.read(snapshot.sha256)
     assert {one["kind"] for one in signals} >= {"sft", "unpaired"}
     assert sum(one["kind"] == "sft" for one in signals) == OUTPUTS - len(disputed_of(studio))
+    page.get_by_text("Learn also from visitors").click()
+    page.get_by_role("button", name="Make a snapshot").click()
+    expect(page.get_by_text("Left out: ")).to_have_count(2)
+    assert [one.rules.visitors for one in studio.store.snapshots.all(mona)] == [True, False]
 
 
 def disputed_of(studio: Studio) -> set[str]:
