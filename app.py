@@ -28,6 +28,7 @@ from core.config import (
     is_lasting,
     mirror_settings,
     pictures_place,
+    versions_folder,
 )
 from core.errors import SettingsError, UniMedError
 from demo.uploads import own_folder
@@ -81,21 +82,23 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
     for name in ("NO_PROXY", "no_proxy"):  # gradio asks its own server whether it is up, and no proxy can tell
         os.environ[name] = ",".join(filter(None, [os.environ.get(name), "127.0.0.1", "localhost", options.host]))
     from core.feedback.store import FeedbackStore
+    from core.feedback.versions import Versions
     from core.inference.service import Service
-    from core.inference.versions import load_versions
+    from core.inference.versions import Offer
     from demo.app import STYLES, build, head, theme
     from demo.strings import I18N
     from demo.uploads import delete_copies, delete_old_uploads
 
     quote_nothing()
-    store = mirror = None
+    store = mirror = learned = None
     if not options.no_feedback:
         data = data_folder()
         store = FeedbackStore(database_url(data), pictures_place(data))
         mirror = open_mirror(store, data)
-    versions = load_versions(options.model or [default_model()])
-    service = Service(limits(versions))
-    demo = build(versions, service, folder, store, mirror and mirror.trigger)
+        learned = Versions(store.database), versions_folder(data)
+    offer = Offer(options.model or [default_model()], *(learned or ()))
+    service = Service(limits(list(offer.named.values())))
+    demo = build(offer, service, folder, store, mirror and mirror.trigger)
     _, url, _ = demo.launch(
         server_name=options.host,
         server_port=options.port,
@@ -138,7 +141,7 @@ def serve(options: argparse.Namespace, folder: Path) -> None:
             store.close()
 
 
-def limits(versions: dict[str, Version]) -> Limits:
+def limits(versions: list[Version]) -> Limits:
     """How many requests these models take at a time, here."""
     import torch
 
@@ -147,7 +150,7 @@ def limits(versions: dict[str, Version]) -> Limits:
 
     if is_here():
         return Limits(running=1)
-    models = [version.generator.model for version in versions.values()]
+    models = [version.generator.model for version in versions]
     if any(model.device.type != "cpu" or model.config.llm.hidden_size > SMALL_WIDTH for model in models):
         return Limits()
     threads = min(torch.get_num_threads(), MOST_MODEL_THREADS)

@@ -67,6 +67,17 @@ class Lineage:
     def to_json(self) -> dict:
         return asdict(self)
 
+    def brief(self) -> dict:
+        """What an output says of where its version comes from; ``snapshot`` and the name lead to the rest."""
+        return {
+            "parent": self.parent,
+            "base": self.base,
+            "snapshot": self.snapshot[:12],
+            "recipe": str(self.recipe.get("about", "")),
+            "judgements": self.judgements,
+            "created_at": self.created_at,
+        }
+
 
 def is_learned(folder: Path) -> bool:
     """Whether a folder holds a learned version and not a whole checkpoint."""

@@ -9,12 +9,12 @@ import gradio as gr
 
 from core.feedback.store import FeedbackStore
 from core.inference.service import Service
-from core.inference.versions import Version
+from core.inference.versions import Offer
 from demo import render
 from demo.api import api
 from demo.feedback import Feedback
 from demo.handlers import Handlers
-from demo.pages.about import about_page
+from demo.pages.about import ServedCard, about_page
 from demo.pages.common import QUIET, Page, said
 from demo.pages.compare import compare_page
 from demo.pages.draw import draw_page
@@ -86,7 +86,7 @@ def head() -> str:
 
 
 def build(
-    versions: dict[str, Version],
+    offer: Offer,
     service: Service,
     folder: Path,
     store: FeedbackStore | None,
@@ -95,13 +95,13 @@ def build(
     """The whole demo.
 
     Args:
-        versions: the models on offer; the first is the default.
+        offer: the models to choose from.
         service: the queue in front of them.
         folder: where Gradio puts uploads and serves files from.
         store: where feedback is kept; None keeps none.
         withdrawn: called after a visitor has withdrawn what was kept.
     """
-    handlers = Handlers(versions, service, folder)
+    handlers = Handlers(offer, service, folder)
     feedback = Feedback(handlers.visits, store, withdrawn)
 
     def leave(request: gr.Request) -> None:
@@ -111,7 +111,7 @@ def build(
         gr.HTML("<h1>UniMed Studio</h1>", elem_id="title")
         gr.HTML(label("subtitle"), elem_id="subtitle")
         gr.HTML(label("notice"), elem_id="notice")
-        if all(version.generator.config.llm.hidden_size <= TINY_WIDTH for version in versions.values()):
+        if all(version.generator.config.llm.hidden_size <= TINY_WIDTH for version in offer.named.values()):
             gr.HTML(label("small model"), elem_classes="notes")
         told = gr.HTML()
         with gr.Tabs(elem_id="rooms"):
@@ -124,16 +124,22 @@ def build(
             with gr.Tab(label("tab compare"), elem_id="compare"):
                 pages.append(compare_page(handlers, feedback))
             with gr.Tab(label("tab about"), elem_id="about"):
-                about_page(handlers, feedback)
+                served = about_page(handlers, feedback)
         api(handlers)
-        restore(demo, handlers, viewer, [*pages, *tasks], told)
+        restore(demo, handlers, (viewer, served), [*pages, *tasks], told)
         demo.unload(leave)
     demo.handlers = handlers
     return demo.queue(max_size=512)
 
 
-def restore(demo: gr.Blocks, handlers: Handlers, viewer: Viewer, pages: list[Page], told: gr.HTML) -> None:
-    """After a reload the tab gets its conversation, its scan and its running requests back."""
+def restore(
+    demo: gr.Blocks, handlers: Handlers, rooms: tuple[Viewer, ServedCard], pages: list[Page], told: gr.HTML
+) -> None:
+    """After a reload the tab gets its conversation, its scan and its running requests back, and the versions that are
+    on offer now."""
+    viewer, served = rooms
+    choices = [choice for page in pages for choice in page.versions]
+    looked_up = [*viewer.outputs, *served.outputs, *(choice.field for choice in choices)]
     token = gr.Textbox(visible="hidden")
     outputs = [component for page in pages for component in page.components]
 
@@ -145,7 +151,8 @@ def restore(demo: gr.Blocks, handlers: Handlers, viewer: Viewer, pages: list[Pag
         updates = []
         for page in pages:
             updates += page.as_it_stands(visit.jobs.get(page.name), say)
-        return (visit.token, sentence, *viewer.shown(request), *updates)
+        found = [choice.now(choice.first(visit)) for choice in choices]
+        return (visit.token, sentence, *viewer.shown(request), *served.shown(request), *found, *updates)
 
     def follow(request: gr.Request):
         for i, page in enumerate(pages):
@@ -154,6 +161,6 @@ def restore(demo: gr.Blocks, handlers: Handlers, viewer: Viewer, pages: list[Pag
             for updates in page.follow(request):
                 yield (*before, *updates, *after)
 
-    arrived = demo.load(arrive, token, [token, told, *viewer.outputs, *outputs], js=KEPT, **QUIET)
+    arrived = demo.load(arrive, token, [token, told, *looked_up, *outputs], js=KEPT, **QUIET)
     arrived.then(None, token, None, js=KEEP, **QUIET)
     arrived.then(follow, None, outputs, concurrency_limit=None, **QUIET)

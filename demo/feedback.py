@@ -10,6 +10,7 @@ from core.errors import FeedbackError
 from core.feedback.runs import GenerationRef
 from core.feedback.screen import screened
 from core.feedback.store import FeedbackStore
+from demo.results import learned
 from demo.strings import Words
 from demo.visit import Job, Part, Visit
 from demo.visits import Visits
@@ -91,6 +92,8 @@ class Feedback:
         for part in job.parts:
             about = part.reply.provenance
             who = f"{about.model}, seed {about.seed}, {about.settings}"
+            if part.version.lineage:
+                who += f" ({say('d lineage')} {learned(part, say)})"
             lines.append(f"<p>{html.escape(say('reveal', label=part.label, who=who))}</p>")
         return "".join(lines)
 

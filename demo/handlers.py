@@ -16,7 +16,7 @@ from core.inference.once import image_sampling
 from core.inference.provenance import Provenance
 from core.inference.service import Service
 from core.inference.session import Session, Turn
-from core.inference.versions import Version
+from core.inference.versions import Offer, Version
 from core.sequence import Image, Sequence, Text
 from core.tasks import TASKS, Task, get_task
 from core.tasks.regions import Region
@@ -64,15 +64,14 @@ class Handlers:
     """Everything that the pages and the API can ask for.
 
     Args:
-        versions: the models to choose from, by name; the first is the default.
+        offer: the models to choose from.
         service: the queue in front of them.
         folder: where uploads arrive and generated files wait to be fetched.
     """
 
-    def __init__(self, versions: dict[str, Version], service: Service, folder: Path) -> None:
-        self.versions, self.service = versions, service
-        self.default = next(iter(versions.values()))
-        self.visits = Visits(self.default, folder)
+    def __init__(self, offer: Offer, service: Service, folder: Path) -> None:
+        self.offer, self.service = offer, service
+        self.visits = Visits(folder)
         self.examples: list[Example] = load_examples()
 
     # Requests: checked, then queued
@@ -99,22 +98,27 @@ class Handlers:
             outputs, named = ANSWERS[answer], TASKS.get(task)
             if named and set(named.outputs) == set(outputs):
                 outputs = named.outputs  # in the task's own order
+            if visit.messages:
+                version, session = visit.version, visit.session
+            else:
+                version, session = self.offer.get(visit.choice), Session()
             turn = self._turn(
-                visit.version, visit.session, [*(image for _, image in images), Text(text)], outputs, controls,
-                image=image_sampling(visit.version.generator.config, named) if named else None,
+                version, session, [*(image for _, image in images), Text(text)], outputs, controls,
+                image=image_sampling(version.generator.config, named) if named else None,
                 reads_directly="image" not in outputs,
             )  # fmt: skip
-            part = self._part("", visit, visit.version, turn, task or "chat", text)
+            part = self._part("", visit, version, turn, task or "chat", text)
             job = Job(
                 WORKBENCH,
                 [part],
-                before=len(visit.session.history),
+                before=len(session.history),
                 box=box,
                 messages=[*visit.messages, render.user_message(text, images, visit.say)],
                 images=[*visit.images, *images],
                 finish=lambda job: self._conclude(visit, job),
             )
             self._begin(visit, job)
+            visit.version, visit.session = version, session
             visit.attached, visit.read = dict(images), {}
         return job
 
@@ -129,7 +133,7 @@ class Handlers:
             reference: what the output should be, for scores.
             coarsen: take the fine detail away first, and use the scan itself as the reference.
         """
-        visit, task, chosen = self.visits.of(tab), get_task(name), self._version(version)
+        visit, task, chosen = self.visits.of(tab), get_task(name), self.offer.get(version)
         shown = self._scan_image(visit)
         if coarsen:
             from core.data.coarse import coarse
@@ -140,9 +144,9 @@ class Handlers:
         part.shown, part.region, part.box = shown, region, box
         return self._begin(visit, Job(name, [part], reference=reference))
 
-    def dependence(self, tab: str, name: str, prompt: str, controls: Controls) -> Job:
+    def dependence(self, tab: str, name: str, prompt: str, controls: Controls, version: str = "") -> Job:
         """Asks the same about the scan, about a blank picture and about another scan."""
-        visit, task = self.visits.of(tab), get_task(name)
+        visit, task, chosen = self.visits.of(tab), get_task(name), self.offer.get(version)
         own = self._scan_image(visit)
         others = [e.image for e in self.examples if e.image.modality != own.modality]
         other = random.Random(own.sha256).choice(others)
@@ -154,14 +158,14 @@ class Handlers:
         controls = replace(controls, seed=controls.drawn_seed())
         parts = []
         for label, image in pictures.items():
-            part = self._task_part(label, visit, self.default, task, [image], prompt, controls)
+            part = self._task_part(label, visit, chosen, task, [image], prompt, controls)
             part.shown = image
             parts.append(part)
         return self._begin(visit, Job(name, parts))
 
     def draw(self, tab: str, caption: str, seeds: int, controls: Controls, version: str = "") -> Job:
         """Draws a caption with several seeds in a row."""
-        visit, task, chosen = self.visits.of(tab), get_task("text_to_image"), self._version(version)
+        visit, task, chosen = self.visits.of(tab), get_task("text_to_image"), self.offer.get(version)
         first = controls.drawn_seed()
         parts = [
             self._task_part(f"{first + i}", visit, chosen, task, [], caption, replace(controls, seed=first + i))
@@ -179,7 +183,7 @@ class Handlers:
         """
         visit, task = self.visits.of(tab), get_task(name)
         images = [self._scan_image(visit)] if task.images else []
-        pair = [self._version(side.version) for side in sides]
+        pair = [self.offer.get(side.version) for side in sides]
         decided = [self._decided(version, task, side.controls) for version, side in zip(pair, sides, strict=True)]
         seeds = [side.controls.drawn_seed() for side in sides]
         if decided[0] != decided[1] and {side.controls.seed for side in sides} <= {None, RANDOM_SEED}:
@@ -201,11 +205,6 @@ class Handlers:
         config = version.generator.config
         image = controls.image(image_sampling(config, task)) if "image" in task.outputs else None
         return version.name, image, controls.text(config.text) if "text" in task.outputs else None
-
-    def _version(self, name: str) -> Version:
-        if name and name not in self.versions:
-            raise PromptError("There is no such model version", value=name, remedy=f"Use one of {list(self.versions)}")
-        return self.versions[name] if name else self.default
 
     @staticmethod
     def _scan_image(visit: Visit) -> Image:
@@ -305,13 +304,13 @@ class Handlers:
             job.cancel()
 
     def new_conversation(self, tab: str, version: str = "") -> None:
-        """Forgets the conversation and its images; a running answer is stopped."""
+        """Forgets the conversation and its images; a running answer is stopped. The next one is held with the version
+        of this name, or with the one that is the default when it begins."""
         visit = self.visits.of(tab)
         self.stop(tab, WORKBENCH)
         with visit.lock:
             visit.jobs.pop(WORKBENCH, None)
-            visit.version = self._version(version)
-            visit.session = visit.version.generator.session()
+            visit.choice, visit.version, visit.session = version, None, Session()
             visit.messages, visit.images, visit.written = [], [], set()
             visit.attached, visit.read, visit.shown = {}, {}, []
 
@@ -328,12 +327,13 @@ class Handlers:
             UniMedError: a bad file, prompt or seed, or no room in the queue.
         """
         read = [self.visits.uploads.picture(path) for path in images]
-        turn = self._task_turn(self.default, task, read, prompt, Controls(seed=seed))
+        version = self.offer.get()
+        turn = self._task_turn(version, task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
-        about = Provenance.of(self.default.generator.checkpoint, task.name, turn)
+        about = Provenance.of(version.generator.checkpoint, task.name, turn)
         reply, started = Reply(about, self.visits.answers), time.monotonic()
         told, seen = started, ""
-        request = self.service.submit(client, self.default.generator, turn)
+        request = self.service.submit(client, version.generator, turn)
         try:
             yield reply, None
             for event in request:

@@ -156,6 +156,7 @@ def details(part: Part, seconds: float, say: Words) -> str:
     rows = [
         (say("d model"), about.model),
         (say("d weights"), part.version.fingerprint),
+        *([(say("d lineage"), learned(part, say))] if part.version.lineage else []),
         (say("d task"), about.task),
         (say("d seed"), about.seed),
         (say("d settings"), about.settings),
@@ -169,6 +170,14 @@ def details(part: Part, seconds: float, say: Words) -> str:
         f'{warning}<details class="details"><summary>{html.escape(say("details"))}</summary><dl>{listed}</dl>'
         f"<p>{html.escape(say('d card'))}</p></details>"
     )
+
+
+def learned(part: Part, say: Words) -> str:
+    """What the learned version behind an output was made of."""
+    about = part.version.lineage.brief()
+    date = about["created_at"][:16].replace("T", " ")
+    sentence = say("lineage", **about, date=f"{date} UTC")
+    return f"{sentence} · {about['recipe']}" if about["recipe"] else sentence
 
 
 def viewer(scan: Scan | None, say: Words) -> str:

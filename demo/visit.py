@@ -165,7 +165,7 @@ class Job:
                 part.reply.add(event)
                 self._tell()
         except Exception as failure:  # whatever it was, the page must come back to life
-            error = failure
+            error = failure.with_traceback(None)  # its frames would keep the model in memory
         with self._changed:
             self._open -= 1
             last = self._open == 0
@@ -217,8 +217,11 @@ class Visit:
     """One browser tab. It outlives a reload: ``token`` is what the tab keeps."""
 
     folder: Path
-    version: Version
-    session: Session
+    choice: str = ""
+    """Name of the version that the next conversation begins with; empty for the default."""
+    version: Version | None = None
+    """That of the conversation, from its first message on."""
+    session: Session = field(default_factory=Session)
     token: str = field(default_factory=lambda: secrets.token_urlsafe(24))
     messages: list[dict] = field(default_factory=list)
     images: list[tuple[str, Image]] = field(default_factory=list)

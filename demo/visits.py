@@ -12,7 +12,6 @@ from threading import Lock, Timer
 
 from core.data.stack import Stack
 from core.errors import ImageError
-from core.inference.versions import Version
 from core.sequence import Image
 from demo import render
 from demo.uploads import Uploads
@@ -44,12 +43,11 @@ class Visits:
     """Finds the visit of a connection, and forgets the ones that nobody comes back to.
 
     Args:
-        version: what a new visit begins with.
         folder: where uploads arrive and files wait to be fetched.
     """
 
-    def __init__(self, version: Version, folder: Path) -> None:
-        self._version, self.uploads, self.folder = version, Uploads(folder), folder.resolve()
+    def __init__(self, folder: Path) -> None:
+        self.uploads, self.folder = Uploads(folder), folder.resolve()
         self._of_tab: dict[str, Visit] = {}
         self._of_token: dict[str, Visit] = {}
         self._lock = Lock()
@@ -94,7 +92,7 @@ class Visits:
         if len(self._of_token) >= MOST_VISITS:
             self._drop(min(self._of_token.values(), key=lambda visit: (bool(visit.tabs), visit.used)))
         folder = Path(tempfile.mkdtemp(prefix="visit-", dir=self.folder))
-        visit = Visit(folder, self._version, self._version.generator.session())
+        visit = Visit(folder)
         self._of_tab[tab] = self._of_token[visit.token] = visit
         self._use(tab, visit)
         return visit

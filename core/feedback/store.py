@@ -53,10 +53,10 @@ class FeedbackStore:
     def __init__(self, url: str, pictures: str | Path, *, text_version: str = "1", kept: timedelta = KEPT) -> None:
         self.blobs = Blobs(pictures)
         self._text_version, self._kept = text_version, kept
-        self._database = Database(url)
+        self.database = Database(url)
 
     def close(self) -> None:
-        self._database.close()
+        self.database.close()
 
     def __enter__(self) -> FeedbackStore:
         return self
@@ -69,7 +69,7 @@ class FeedbackStore:
     def give_consent(self) -> str:
         """Begins a consent, and returns the code with which it is used and withdrawn. Only its digest is stored."""
         code, now = consents.new_code(), utc_now()
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             session.add(
                 ConsentRow(
                     code_hash=consents.code_hash(code),
@@ -85,7 +85,7 @@ class FeedbackStore:
         Raises:
             FeedbackError: the code is not known, or its consent was withdrawn or has expired.
         """
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             found = consents.find_valid(session, code, utc_now())
             return Consent(found.id, found.text_version, found.given_at, found.expires_at)
 
@@ -123,7 +123,7 @@ class FeedbackStore:
             return {"consent_id": consent.id}
 
         return runs.keep(
-            self._database, self.blobs, consent.id, whose, task=task, inputs=inputs, outputs=outputs,
+            self.database, self.blobs, consent.id, whose, task=task, inputs=inputs, outputs=outputs,
             settings=settings, seed=seed, model_name=model_name, model_fingerprint=model_fingerprint, key=key,
             generated=generated,
         )  # fmt: skip
@@ -140,11 +140,11 @@ class FeedbackStore:
         if value not in (1, -1):
             raise FeedbackError("A rating is +1 or -1", value=value)
         said = {"value": int(value), "comment": screened(comment) or None, "created_at": utc_now(), "trust": TRUST[0]}
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             consent = consents.find_valid(session, code, utc_now(), hold=True)
             _existing(session, Response, response_id)
             of = {"response_id": response_id, "consent_id": consent.id}
-            insert = self._database.insert(Rating).values(of | said)
+            insert = self.database.insert(Rating).values(of | said)
             replace = insert.on_conflict_do_update(index_elements=list(of), set_=said)
             return session.scalar(replace.returning(Rating.__table__.c.id))
 
@@ -159,7 +159,7 @@ class FeedbackStore:
         text = screened(text)
         if not text.strip():
             raise FeedbackError("The correction is empty", remedy="Write what the answer should have been")
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             consent = consents.find_valid(session, code, utc_now(), hold=True)
             wrong = _existing(session, Response, response_id)
             if wrong.kind != "text":
@@ -175,7 +175,7 @@ class FeedbackStore:
                 "consent_id": consent.id,
                 "trust": TRUST[0],
             }
-            self._database.add_new(session, Response, values)
+            self.database.add_new(session, Response, values)
             return values["id"]
 
     def compare(self, code: str, left_generation: str, right_generation: str, choice: str, comment: str = "") -> str:
@@ -190,7 +190,7 @@ class FeedbackStore:
         if left_generation == right_generation:
             raise FeedbackError("A comparison needs two generations", remedy="Compare it with another one")
         comment = screened(comment)
-        with self._database.writing() as session:
+        with self.database.writing() as session:
             consent = consents.find_valid(session, code, utc_now(), hold=True)
             for generation_id in (left_generation, right_generation):
                 _existing(session, Generation, generation_id)
@@ -203,7 +203,7 @@ class FeedbackStore:
                 "comment": comment or None,
                 "consent_id": consent.id,
             }
-            if not self._database.add_new(session, Comparison, values):
+            if not self.database.add_new(session, Comparison, values):
                 raise FeedbackError("You have voted on this pair", remedy="A vote is final: go on to the next pair")
             return values["id"]
 
@@ -214,21 +214,21 @@ class FeedbackStore:
         Raises:
             FeedbackError: the code is not known, or its consent was withdrawn or has expired.
         """
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             return forgetting.summary(session, consents.find_valid(session, code, utc_now()).id)
 
     def rows(self) -> Iterator[dict]:
         """Everything that no consent has taken back, as JSON-able dicts: see ``core.feedback.rows``."""
-        return rows.rows(self._database, utc_now())
+        return rows.rows(self.database, utc_now())
 
     def withdrawals(self) -> int:
         """How many consents were withdrawn, or purged when they had expired, since the store began."""
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             return session.scalar(select(func.count()).where(ConsentRow.withdrawn_at.is_not(None)))
 
     def origin(self) -> str | None:
         """What tells this database from others: the id of its first consent. None before there is one."""
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             return session.scalar(select(ConsentRow.id).order_by(ConsentRow.given_at, ConsentRow.id).limit(1))
 
     # What is forgotten
@@ -242,25 +242,25 @@ class FeedbackStore:
             FeedbackError: the code is not known, or the database cannot be written; or a picture cannot be deleted,
                 which ``sweep`` will try again.
         """
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             consent_id = consents.find(session, code).id
-        return forgetting.end_consent(self._database, self.blobs, consent_id, utc_now())
+        return forgetting.end_consent(self.database, self.blobs, consent_id, utc_now())
 
     def purge_expired(self, now: datetime | None = None) -> int:
         """Withdraws the consents that have expired, and returns how many those were."""
         now = now or utc_now()
-        with self._database.reading() as session:
+        with self.database.reading() as session:
             expired = select(ConsentRow.id).where(ConsentRow.expires_at <= now, ConsentRow.withdrawn_at.is_(None))
             found = session.scalars(expired).all()
         for consent_id in found:
-            forgetting.end_consent(self._database, self.blobs, consent_id, now)
+            forgetting.end_consent(self.database, self.blobs, consent_id, now)
         return len(found)
 
     def sweep(self, now: datetime | None = None) -> int:
         """Deletes the pictures that no row has needed for ``ORPHAN_AGE``, as failed writes leave them behind. Returns
         how many those were."""
         before = (now or utc_now()) - ORPHAN_AGE
-        return forgetting.delete_unneeded(self._database, self.blobs, self.blobs.older_than(before.timestamp()))
+        return forgetting.delete_unneeded(self.database, self.blobs, self.blobs.older_than(before.timestamp()))
 
 
 def _existing(session: Session, table: type[Row], row_id: str) -> Row:

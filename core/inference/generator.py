@@ -47,7 +47,7 @@ class Generator:
 
     def session(self) -> Session:
         """A new, empty conversation."""
-        return Session(self.model)
+        return Session()
 
     def stream(self, turn: Turn, stop: Flag | None = None) -> Iterator[Event]:
         """The events of one turn. Ends before the next step of the model once ``stop`` is set."""
@@ -118,7 +118,7 @@ class Generator:
         random = torch.Generator().manual_seed(turn.seed)
         draws = "image" in turn.outputs
         session = turn.session
-        contexts, latents = session.take_contexts(draws), dict(session.latents)
+        contexts, latents = session.take_contexts(self.model, draws), dict(session.latents)
         system = THINK_PROMPTS["image" if draws else "text"] if turn.think else session.system
         if system and contexts.full.length == 0:
             yield contexts.add_text(self.tokenizer.segment(system))

@@ -51,6 +51,8 @@ class Provenance:
     decode: str = ""
     """Digest of all that decides the output but the words: weights, seed, settings, input images, device. Where two
     outputs of the same words have the same digest, they are the same."""
+    lineage: str = ""
+    """What a learned version was made of (JSON, ``Lineage.brief``); empty for a checkpoint."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint, task: str, turn: Turn) -> Provenance:
@@ -63,12 +65,13 @@ class Provenance:
         images = [s.sha256 for s in [*turn.session.history, *turn.inputs] if isinstance(s, Image)]
         decided = json.dumps([checkpoint.fingerprint, task, turn.seed, chosen, images])
         decode = hashlib.sha256(decided.encode()).hexdigest()
-        return cls(checkpoint.name, task, turn.seed, settings, chosen, warning, decode)
+        lineage = json.dumps(checkpoint.lineage.brief()) if checkpoint.lineage else ""
+        return cls(checkpoint.name, task, turn.seed, settings, chosen, warning, decode, lineage)
 
     def png_info(self) -> PngInfo:
         """Metadata of a PNG file."""
         info = marked()
-        for key in ("model", "task", "seed", "settings", "parameters", "decode", "warning"):
+        for key in ("model", "task", "seed", "settings", "parameters", "decode", "warning", "lineage"):
             info.add_text(key.capitalize(), str(getattr(self, key)))
         return info
 
@@ -77,6 +80,7 @@ class Provenance:
         return {
             **asdict(self),
             "parameters": json.loads(self.parameters),
+            "lineage": json.loads(self.lineage) if self.lineage else None,
             "seconds": round(seconds, 3),
             "notice": NOTICE,
         }

@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from threading import Condition, Thread
 from threading import Event as Flag
+from weakref import WeakKeyDictionary
 
 from core.errors import BusyError
 from core.inference.driver import Driver, Ended
@@ -57,7 +58,8 @@ class Request:
 
     service: Service = field(repr=False)
     client: str
-    generator: Generator = field(repr=False)
+    generator: Generator | None = field(repr=False)
+    """None once it has ended."""
     turn: Turn = field(repr=False)
     kind: tuple
     """What takes about the same time: outputs and steps."""
@@ -72,6 +74,8 @@ class Request:
     _ended: Flag = field(default_factory=Flag, repr=False)
 
     def put(self, event: Event | Ended) -> None:
+        if isinstance(event, Ended):
+            self.generator = None  # a page may show the request for long, and the model may be let go
         self._events.put(event)
         if isinstance(event, Ended):
             self._ended.set()
@@ -106,8 +110,8 @@ class _Worker:
     """A thread of the model's, and what runs in it."""
 
     running: list[Request] = field(default_factory=list)
-    drivers: dict[int, Driver] = field(default_factory=dict)
-    """By the generators they belong to."""
+    drivers: WeakKeyDictionary[Generator, Driver] = field(default_factory=WeakKeyDictionary)
+    """By the generators they belong to, as long as somebody else has these."""
 
 
 class Service:
@@ -220,7 +224,7 @@ class Service:
     def _admit(self, worker: _Worker) -> None:
         """Ends what was cancelled, then lets waiting requests join, unless another thread has less to do."""
         for request in [r for r in worker.running if r.cancelled]:
-            worker.drivers[id(request.generator)].close(request)
+            worker.drivers[request.generator].close(request)
             request.put(Stopped())
             self._end(worker, request, Ended())
         busy = {id(request.turn.session) for request in self._running}
@@ -237,11 +241,13 @@ class Service:
             except Exception as error:  # its conversation has changed since it was checked
                 self._end(worker, request, Ended(error))
                 continue
-            worker.drivers.setdefault(id(request.generator), request.generator.driver()).add(request, program)
+            driver = worker.drivers.get(request.generator) or request.generator.driver()
+            worker.drivers[request.generator] = driver
+            driver.add(request, program)
 
     def _step(self, worker: _Worker) -> None:
         """One step of every model that has something to do."""
-        for driver in [d for d in worker.drivers.values() if d.running]:
+        for driver in [d for d in list(worker.drivers.values()) if d.running]:
             sharing, start = driver.running, time.perf_counter()
             for request, event in driver.step():
                 if isinstance(event, Ended):

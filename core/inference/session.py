@@ -97,11 +97,11 @@ class Session:
     """The history of a conversation, and its contexts while they fit the next turn.
 
     A segment enters the contexts only when the next output needs it. A turn that ends early leaves no contexts
-    behind; the next one reads the history again, and sees the same: what was drawn at random is kept here.
+    behind; the next one reads the history again, and sees the same: what was drawn at random is kept here. It does not
+    hold the model, which may be let go while a conversation is idle.
     """
 
-    def __init__(self, model: UnifiedModel) -> None:
-        self.model = model
+    def __init__(self) -> None:
         self.history: Sequence = []
         self.contexts: Contexts | None = None
         self.system = ""
@@ -131,7 +131,7 @@ class Session:
         unread, self._unread = self._unread, []
         return unread
 
-    def take_contexts(self, draws: bool) -> Contexts:
+    def take_contexts(self, model: UnifiedModel, draws: bool) -> Contexts:
         """The contexts for a turn, which puts them back into ``contexts`` when it has ended well.
 
         They are built anew when there are none, and when a turn draws although earlier images entered without
@@ -140,5 +140,5 @@ class Session:
         contexts, self.contexts = self.contexts, None
         if contexts is None or (draws and not contexts.sees_latents):
             self._unread = list(range(len(self.history)))
-            return Contexts(self.model, sees_latents=draws)
+            return Contexts(model, sees_latents=draws)
         return contexts

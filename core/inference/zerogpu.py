@@ -2,7 +2,8 @@
 
 That process is forked from ours: it has the weights, but not our threads, and what goes in and comes out is pickled.
 So a turn travels with its conversation, its events come back as they are made, and keys and values stay behind: the
-next turn reads the conversation again. Source: the package ``spaces`` 0.51, which such a Space brings.
+next turn reads the conversation again. It has the weights that were loaded at the start: what our process loads later
+never reaches the GPU. Source: the package ``spaces`` 0.51, which such a Space brings.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from collections.abc import Iterator
 from contextvars import Context, copy_context
 from dataclasses import dataclass
 
+import torch
 from torch import Tensor
 
 from core.errors import BusyError
@@ -52,11 +54,10 @@ class Conversation:
         latents = {place: tokens.cpu() for place, tokens in session.latents.items()}
         return cls(list(session.history), set(session.thoughts), latents, session.system)
 
-    def into(self, session: Session) -> None:
+    def into(self, session: Session, device: torch.device) -> None:
         session.rewind(0)
         session.history.extend(self.history)
         session.thoughts, session.system = set(self.thoughts), self.system
-        device = session.model.device
         session.latents = {place: tokens.to(device) for place, tokens in self.latents.items()}
 
 
@@ -86,7 +87,7 @@ class ZeroGenerator(Generator):
             if item is None:
                 return
             if isinstance(item, Conversation):
-                item.into(turn.session)
+                item.into(turn.session, self.model.device)
             else:
                 yield item
                 yield []
@@ -94,7 +95,7 @@ class ZeroGenerator(Generator):
     def _run(self, turn: Turn, before: Conversation) -> Iterator[Event | Conversation]:
         """In the process with the GPU: the turn's events, then the conversation after it."""
         session = self.session()
-        before.into(session)
+        before.into(session, self.model.device)
         turn = dataclasses.replace(turn, session=session)
         for _, event in self.drive([self._program(turn)]):
             yield event

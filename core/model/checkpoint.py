@@ -193,7 +193,7 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
     """
     folder = resolve(source)
     if is_learned(folder):
-        return _load_learned(folder, device, dtype)
+        return load_learned(folder, base_of(Lineage.read(folder)), device, dtype)
     config = ModelConfig.from_folder(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if len(tokenizer) > config.llm.vocab_size:
@@ -218,11 +218,18 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
     return Checkpoint(model, tokenizer, folder, weights, str(source))
 
 
-def _load_learned(folder: Path, device: torch.device | None, dtype: torch.dtype | None) -> Checkpoint:
+def load_learned(
+    folder: Path, base: Path, device: torch.device | None = None, dtype: torch.dtype | None = None
+) -> Checkpoint:
+    """Loads a version folder over the checkpoint folder of its base.
+
+    Raises:
+        CheckpointError: as ``load``; the adapter is missing, damaged or of another model.
+    """
     lineage = Lineage.read(folder)
-    base = load(base_of(lineage), device, dtype)
-    merge_adapter(base.model, folder)
-    return dataclasses.replace(base, lineage=lineage, adapter=folder)
+    loaded = load(base, device, dtype)
+    merge_adapter(loaded.model, folder)
+    return dataclasses.replace(loaded, lineage=lineage, adapter=folder)
 
 
 def base_of(lineage: Lineage) -> Path:

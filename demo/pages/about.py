@@ -12,7 +12,28 @@ from demo.pages.common import QUIET, said
 from demo.strings import label
 
 
-def about_page(handlers: Handlers, feedback: Feedback) -> None:
+class ServedCard:
+    """The model card of the version in service, where that is a learned one."""
+
+    def __init__(self, handlers: Handlers) -> None:
+        self._handlers = handlers
+        with gr.Accordion(visible=False) as self._fold:
+            self._text = gr.Markdown(elem_classes="prose")
+
+    @property
+    def outputs(self) -> list:
+        return [self._fold, self._text]
+
+    def shown(self, request: gr.Request) -> tuple:
+        say, version = said(request), self._handlers.offer.default
+        if version.name in self._handlers.offer.named:
+            return gr.Accordion(visible=False), ""
+        name = say("card in service", name=version.name)
+        return gr.Accordion(label=name, visible=True), version.card or say("no card")
+
+
+def about_page(handlers: Handlers, feedback: Feedback) -> ServedCard:
+    """Returns what is filled in when the page is loaded."""
     gr.HTML(value=label("privacy"), elem_classes="prose")
     with gr.Group():
         code = gr.Textbox(label=label("withdraw code"), placeholder="XXXX-XXXX-XXXX-XXXX", max_length=64)
@@ -27,6 +48,8 @@ def about_page(handlers: Handlers, feedback: Feedback) -> None:
             return render.problem(str(error))
 
     withdraw.click(take_back, code, told, concurrency_limit=None, **QUIET)
-    for version in handlers.versions.values():
-        with gr.Accordion(f"{version.name}", open=len(handlers.versions) == 1):
+    served, named = ServedCard(handlers), handlers.offer.named
+    for version in named.values():
+        with gr.Accordion(version.name, open=len(named) == 1):
             gr.Markdown(version.card or label("no card"), elem_classes="prose")
+    return served

@@ -16,10 +16,13 @@ from demo import render, results
 from demo.feedback import Feedback
 from demo.handlers import Handlers
 from demo.strings import Words, label, words
-from demo.visit import RANDOM_SEED, Controls, Job
+from demo.visit import RANDOM_SEED, Controls, Job, Visit
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
 """Events of the pages: the status line tells what goes on, and programs have endpoints of their own."""
+
+IN_SERVICE = ""
+"""What stands for the version that answers where nobody has chosen one."""
 
 Component = gr.components.Component
 
@@ -98,10 +101,33 @@ def seed_setting() -> dict[str, Component]:
     return {"seed": gr.Number(RANDOM_SEED, precision=0, label=label("seed"), info=label("seed info"))}
 
 
-def version_choice(handlers: Handlers) -> gr.Dropdown:
-    """Which model version; shown where there is a choice."""
-    names = list(handlers.versions)
-    return gr.Dropdown(names, value=names[0], label=label("version"), visible=len(names) > 1)
+class VersionChoice:
+    """Which model version: the one in service, whichever that is when a request is sent, or one by its name.
+
+    What there is to choose from is looked up when the page is loaded and when the field is entered.
+
+    Args:
+        first: what a page that is loaded begins with; empty is the version in service.
+        always: show it where there is nothing to choose, too.
+    """
+
+    def __init__(
+        self, handlers: Handlers, first: Callable[[Visit], str] = lambda visit: IN_SERVICE, *, always: bool = False,
+        elem_id: str | None = None,
+    ) -> None:  # fmt: skip
+        self._handlers, self._always, self.first = handlers, always, first
+        self.field = gr.Dropdown(label=label("version"), elem_id=elem_id, **self._settings(IN_SERVICE))
+        self.field.focus(self.now, self.field, self.field, queue=False, **QUIET)
+
+    def now(self, chosen: str) -> gr.Dropdown:
+        """An update with what there is now; a version that is offered no longer gives way to the one in service."""
+        return gr.Dropdown(**self._settings(chosen))
+
+    def _settings(self, chosen: str) -> dict:
+        names = list(self._handlers.offer.versions())
+        choices = [(label("version in service"), IN_SERVICE), *((name, name) for name in names)]
+        value = chosen if chosen in names else IN_SERVICE
+        return {"choices": choices, "value": value, "visible": self._always or len(names) > 1}
 
 
 def enabled(button: gr.Button, on: bool) -> gr.Button:
@@ -116,6 +142,7 @@ class Page:
     Attributes:
         name: key of its job.
         draw: what the page shows of its job: a value for each of ``outputs``.
+        versions: its choices of model versions.
     """
 
     name: str
@@ -125,6 +152,7 @@ class Page:
     stop: gr.Button
     outputs: list[Component]
     draw: Callable[[Job, Words], tuple]
+    versions: list[VersionChoice] = field(default_factory=list)
 
     @property
     def components(self) -> list[Component]:

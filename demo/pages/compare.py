@@ -13,9 +13,11 @@ from demo import render, results
 from demo.feedback import CHOICES, Feedback
 from demo.handlers import COMPARE, Handlers, Side
 from demo.pages.common import (
+    IN_SERVICE,
     QUIET,
     Page,
     Settings,
+    VersionChoice,
     enabled,
     image_settings,
     own_settings,
@@ -24,7 +26,7 @@ from demo.pages.common import (
     text_settings,
 )
 from demo.strings import Words, label
-from demo.visit import Job
+from demo.visit import Job, Visit
 
 
 def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
@@ -61,7 +63,7 @@ def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
 
     def choose(name: str) -> tuple:
         chosen = get_task(name)
-        own = image_sampling(handlers.default.generator.config, chosen)
+        own = image_sampling(handlers.offer.base.generator.config, chosen)
         values = [value for _, settings in sides for value in own_settings(settings, own)]
         example = chosen.examples[0] if chosen.examples else ""
         return gr.Textbox(example, visible=bool(chosen.prompt_label)), *values
@@ -87,23 +89,27 @@ def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
     task.input(choose, task, [prompt, *fields], queue=False, **QUIET)
     inputs = [task, prompt]
     for version, settings in sides:
-        inputs += [version, *settings.components]
+        inputs += [version.field, *settings.components]
     page.wire(run.click, start, inputs)
     page.wire_stop()
     for choice, button in votes.items():
         button.click(vote(choice), consent, [*ballot, told], concurrency_limit=None, **QUIET)
+    page.versions = [version for version, _ in sides]
     return page
 
 
-def side(handlers: Handlers, number: str) -> tuple[gr.Dropdown, Settings]:
+def side(handlers: Handlers, number: str) -> tuple[VersionChoice, Settings]:
     """Version and settings of one candidate."""
-    config = handlers.default.generator.config
-    names = list(handlers.versions)
+    config = handlers.offer.base.generator.config
+
+    def opponent(visit: Visit) -> str:
+        """The newest candidate, or else the checkpoint that was named last."""
+        return (handlers.offer.newest or list(handlers.offer.named.values())[-1]).name
+
     with gr.Column(min_width=300):
         gr.HTML(value=label(f"side {number}"), elem_classes="side")
-        version = gr.Dropdown(
-            names, value=names[-1] if number == "two" else names[0], label=label("version"), elem_id=f"side-{number}"
-        )
+        first = opponent if number == "two" else lambda visit: IN_SERVICE
+        version = VersionChoice(handlers, first, always=True, elem_id=f"side-{number}")
         text = config.text if number == "one" else replace(config.text, temperature=max(0.7, config.text.temperature))
         fields = seed_setting() | image_settings(config.image) | text_settings(text)
     return version, Settings(fields)

@@ -12,18 +12,18 @@ from demo.pages.common import (
     QUIET,
     Page,
     Settings,
+    VersionChoice,
     feedback_bar,
     image_settings,
     result_page,
     seed_setting,
-    version_choice,
 )
 from demo.strings import label
 from demo.visit import Job
 
 
 def draw_page(handlers: Handlers, feedback: Feedback) -> Page:
-    config = handlers.default.generator.config
+    config = handlers.offer.base.generator.config
     with gr.Row():
         with gr.Column(scale=2, min_width=300):
             modality = gr.Radio(list(MODALITIES), value=MODALITIES[0], label=label("modality"))
@@ -35,7 +35,7 @@ def draw_page(handlers: Handlers, feedback: Feedback) -> Page:
             with gr.Accordion(label("advanced"), open=False):
                 limit = config.max_latent_size * config.latent_stride
                 settings = Settings(seed_setting() | image_settings(config.image, limit, config.latent_stride))
-                version = version_choice(handlers)
+                version = VersionChoice(handlers)
         with gr.Column(scale=3, min_width=300):
             status = gr.HTML()
             outcome = gr.HTML(elem_classes="result grid")
@@ -47,6 +47,7 @@ def draw_page(handlers: Handlers, feedback: Feedback) -> Page:
 
     modality.input(CAPTIONS.get, modality, caption, queue=False, **QUIET)
     for trigger in (run.click, caption.submit):
-        page.wire(trigger, start, [caption, seeds, version, *settings.components])
+        page.wire(trigger, start, [caption, seeds, version.field, *settings.components])
     page.wire_stop()
+    page.versions = [version]
     return page

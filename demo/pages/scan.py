@@ -16,6 +16,7 @@ from demo.pages.common import (
     QUIET,
     Page,
     Settings,
+    VersionChoice,
     feedback_bar,
     image_settings,
     parsed,
@@ -23,7 +24,6 @@ from demo.pages.common import (
     said,
     seed_setting,
     text_settings,
-    version_choice,
 )
 from demo.render import tag
 from demo.strings import ENGLISH, label
@@ -124,11 +124,12 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
     with gr.Accordion(label("advanced"), open=False):
         fields = seed_setting()
         if draws:
-            fields |= image_settings(image_sampling(handlers.default.generator.config, task))
+            fields |= image_settings(image_sampling(handlers.offer.base.generator.config, task))
         if "text" in task.outputs:
-            fields |= text_settings(handlers.default.generator.config.text)
+            fields |= text_settings(handlers.offer.base.generator.config.text)
         settings = Settings(fields)
-        version = version_choice(handlers)
+        version = VersionChoice(handlers)
+    page.versions = [version]
 
     def start(
         tab: str, prompt: str, region: str, reference: str | None, coarsen: bool, version: str, *values: object
@@ -138,9 +139,10 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
             tab, task.name, prompt, settings.controls(values), region_of(region), target, coarsen, version
         )
 
-    page.wire(run.click, start, [prompt, region, reference, coarsen, version, *settings.components])
+    inputs = [prompt, region, reference, coarsen, version.field, *settings.components]
+    page.wire(run.click, start, inputs)
     if task.prompt_label:
-        page.wire(prompt.submit, start, [prompt, region, reference, coarsen, version, *settings.components])
+        page.wire(prompt.submit, start, inputs)
     page.wire_stop()
     if draws:
 
@@ -150,10 +152,10 @@ def task_tab(handlers: Handlers, feedback: Feedback, task: Task, viewer: Viewer)
         use.click(take, None, viewer.outputs, **QUIET)
     else:
 
-        def depends(tab: str, prompt: str, *values: object) -> Job:
-            return handlers.dependence(tab, task.name, prompt, settings.controls(values))
+        def depends(tab: str, prompt: str, version: str, *values: object) -> Job:
+            return handlers.dependence(tab, task.name, prompt, settings.controls(values), version)
 
-        page.wire(depend.click, depends, [prompt, *settings.components])
+        page.wire(depend.click, depends, [prompt, version.field, *settings.components])
     return page
 
 

@@ -16,6 +16,7 @@ from demo.pages.common import (
     QUIET,
     Page,
     Settings,
+    VersionChoice,
     enabled,
     feedback_bar,
     image_settings,
@@ -23,7 +24,6 @@ from demo.pages.common import (
     said,
     seed_setting,
     text_settings,
-    version_choice,
 )
 from demo.strings import Words, label
 from demo.visit import Job
@@ -40,7 +40,7 @@ MERGE_FILES = """(box, attached) => {
 
 
 def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
-    config = handlers.default.generator.config
+    config = handlers.offer.base.generator.config
     chat = gr.Chatbot(
         label=label("conversation"),
         show_label=False,
@@ -105,9 +105,10 @@ def workbench_page(handlers: Handlers, feedback: Feedback) -> Page:
             images = image_settings(config.image)
         with gr.Column() as writing:
             texts = text_settings(config.text)
-        version = version_choice(handlers)
+        version = VersionChoice(handlers, lambda visit: visit.choice)
+    page.versions = [version]
     settings = Settings(seed | images | texts | {"think": think})
-    widgets = (chat, box, attached, notes, gallery, template, answer, new, drawing, writing, version)
+    widgets = (chat, box, attached, notes, gallery, template, answer, new, drawing, writing, version.field)
     wire(handlers, page, widgets, settings)
     return page
 
@@ -166,7 +167,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
 
     def choose(name: str, box: dict) -> tuple:
         """A task's wording and kind of answer; what was attached stays."""
-        config = handlers.default.generator.config
+        config = handlers.offer.base.generator.config
         if not name:
             return gr.skip(), gr.skip(), *own_settings(settings, config.image)
         task = get_task(name)

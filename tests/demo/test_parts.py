@@ -16,9 +16,8 @@ from PIL import Image as PILImage
 from core.config import NANO
 from core.errors import FeedbackError, ImageError, PromptError, SettingsError
 from core.feedback.store import FeedbackStore
-from core.inference.generator import Generator
 from core.inference.service import Service
-from core.inference.versions import Version, load_versions
+from core.inference.versions import Offer
 from core.sequence import Image
 from core.tasks import MODALITIES, TASKS
 from core.tasks.regions import Region
@@ -40,10 +39,9 @@ SHA256 = 64 * "a"  # as Gradio names the folder of an upload
 
 
 @pytest.fixture
-def handlers(tiny_generator: Generator, tmp_path: Path) -> Iterator[Handlers]:
+def handlers(tiny_checkpoint: Path, second_checkpoint: Path, tmp_path: Path) -> Iterator[Handlers]:
     service = Service()
-    names = ("tiny", "tiny-two")
-    yield Handlers({name: Version(name, tiny_generator) for name in names}, service, tmp_path / "folder")
+    yield Handlers(Offer([str(tiny_checkpoint), str(second_checkpoint)]), service, tmp_path / "folder")
     service.close()
 
 
@@ -196,7 +194,7 @@ def test_settings_are_checked_before_anything_waits(handlers: Handlers) -> None:
 @pytest.mark.skipif(not (NANO / "config.json").is_file(), reason="assets/nano is not there")
 def test_the_shipped_model_answers(folder: Path) -> None:
     service = Service()
-    handlers = Handlers(load_versions([str(NANO)]), service, folder)
+    handlers = Handlers(Offer([str(NANO)]), service, folder)
     visit = handlers.visits.of("tab")
     (shown,) = handlers.visits.attach(visit, [upload(handlers)]).paths
     handlers.chat("tab", {"text": "What imaging modality is this?", "files": [shown]}, "text", Controls(seed=1))

@@ -350,7 +350,7 @@ def test_a_withdrawal_waits_for_what_is_being_written(open_store: OpenStore) -> 
     """Or else what is written would outlive its consent."""
     store, other = open_store(), open_store()
     code = store.give_consent()
-    with store._database.writing() as session:
+    with store.database.writing() as session:
         consents.find_valid(session, code, utc_now(), hold=True)
         withdrawal = threading.Thread(target=other.withdraw, args=(code,))
         withdrawal.start()
@@ -372,7 +372,7 @@ def test_withdrawals_and_sweeps_never_take_a_picture_that_is_needed(open_store: 
                 code = other.give_consent()
                 add(other, code, outputs=[])
                 other.withdraw(code)
-                forgetting.delete_unneeded(other._database, other.blobs, [picture(1).sha256])
+                forgetting.delete_unneeded(other.database, other.blobs, [picture(1).sha256])
         except Exception as error:
             errors.append(error)
 

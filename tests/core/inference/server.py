@@ -1,0 +1,27 @@
+"""A program that answers until it is killed: python -m tests.core.inference.server DATA BASE
+
+It prints a line for each answer: the name of the version in service, and what it said.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+from core.config import database_url, pictures_place, versions_folder
+from core.feedback.store import FeedbackStore
+from core.feedback.versions import Versions
+from core.inference import versions
+from tests.core.inference.learned import answer
+
+
+def run(data: Path, base: str) -> None:
+    versions.ASK_SECONDS = 0
+    with FeedbackStore(database_url(data), pictures_place(data)) as store:
+        offer = versions.Offer([base], Versions(store.database), versions_folder(data))
+        while True:
+            version = offer.get()
+            os.write(1, f"{version.name}: {answer(version)!r}\n".encode())
+
+
+if __name__ == "__main__":
+    run(Path(sys.argv[1]), sys.argv[2])
