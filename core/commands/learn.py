@@ -6,8 +6,7 @@ import argparse
 import json
 from pathlib import Path
 
-from core.config import data_folder, database_url, default_model, pictures_place, versions_folder
-from core.errors import FeedbackError
+from core.config import data_folder, default_model, versions_folder
 
 RECIPES = Path(__file__).parent.parent / "training" / "recipes" / "learn"
 
@@ -32,36 +31,23 @@ def parser(commands: argparse._SubParsersAction) -> None:
 
 
 def run(options: argparse.Namespace) -> None:
-    from core.feedback.studio import StudioStore
+    from core.commands.store import studio_store
     from core.training.loop import Order, make_version
     from core.training.recipe import LearnRecipe, build_recipe, read_recipe
     from core.training.sources import from_folder, from_store
 
     recipe = build_recipe(LearnRecipe, read_recipe(options.recipe or RECIPES / "default.json", options.overrides))
-    data = data_folder()
-    with StudioStore(database_url(data), pictures_place(data)) as store:
+    versions = versions_folder(data_folder())
+    with studio_store() as store:
         by = store.people.named(options.by)
         folder = Path(options.snapshot)
-        if folder.is_dir():
-            source = from_folder(folder)
-        else:
-            source = from_store(store, _whole(options.snapshot, [one.sha256 for one in store.snapshots.all(by)]))
+        source = from_folder(folder) if folder.is_dir() else from_store(store, options.snapshot)
         named = options.base or store.versions.served()
-        of_name = versions_folder(data) / (named or "")
-        base = str(of_name) if named and of_name.is_dir() else named or default_model()
+        base = str(versions / named) if named and (versions / named).is_dir() else named or default_model()
         name = options.name or f"{Path(base).name}-{source.sha256[:6]}"
-        order = Order(source, base, recipe, versions_folder(data) / name, options.compare, options.records)
+        order = Order(source, base, recipe, versions / name, options.compare, options.records)
         version_id, comparison = make_version(store, by, order)
         result = {"version": name, "id": version_id, "folder": str(order.out)}
         if comparison is not None:
             result |= {"compared": comparison.items, "same": comparison.same}
     print(json.dumps(result, indent=2))
-
-
-def _whole(given: str, known: list[str]) -> str:
-    """The one hash that begins so."""
-    found = [one for one in known if given and one.startswith(given)]
-    if len(found) != 1:
-        what = "There is no such snapshot" if not found else "Several snapshots begin so"
-        raise FeedbackError(what, value=given, remedy="Take the hash from the page Snapshots")
-    return found[0]

@@ -41,10 +41,12 @@ class Source:
 
 
 def from_store(store: StudioStore, sha256: str) -> Source:
-    """
+    """The snapshot whose SHA-256 begins so.
+
     Raises:
         FeedbackError: there is no such snapshot, it was emptied, or it has nothing to train on.
     """
+    sha256 = store.snapshots.find(sha256).sha256
     signals = store.snapshots.read(sha256)
     judgements = {one for signal in signals for one in signal["judgements"]}
     return _checked(Source(sha256, signals, len(judgements), lambda of: store.blobs.read(of).convert("RGB")))
