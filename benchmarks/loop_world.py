@@ -16,7 +16,7 @@ import torch
 from PIL import Image as PILImage
 
 from benchmarks.rater_models import RaterModel, Rule, truth_of
-from core.config import NANO
+from core.config import NANO, ImageSampling
 from core.data.records import Record, open_picture
 from core.evaluation.bench import BATCH
 from core.evaluation.comparison import compare
@@ -31,7 +31,7 @@ from core.feedback.studio import StudioStore
 from core.feedback.unseen import Request
 from core.inference.events import SegmentDone
 from core.inference.generator import Generator
-from core.inference.once import turn_of
+from core.inference.once import image_sampling, turn_of
 from core.inference.provenance import Provenance
 from core.lineage import Lineage
 from core.model.checkpoint import load
@@ -86,25 +86,30 @@ class World:
         """What the checkpoint answers, ``seeds`` times to each request, with its ids: all of it is stored."""
         jobs = [(n, seed) for n in range(len(records)) for seed in range(seeds)]
         found: list[tuple[list[str], list[Segment]]] = [([], []) for _ in records]
-        text = replace(self.base.config.text, temperature=self.rule.temperature)
+        task, text = TASKS[self.rule.task], replace(self.base.config.text, temperature=self.rule.temperature)
         for start in range(0, len(jobs), BATCH):
             part = jobs[start : start + BATCH]
             asked = [self.request(records[n], n) for n, _ in part]
             turns = [
-                turn_of(self.base, TASKS[self.rule.task], inputs, seeds * n + seed, text=text)
+                turn_of(self.base, task, inputs, seeds * n + seed, self.drawn_with(seed), text)
                 for (inputs, _), (n, seed) in zip(asked, part, strict=True)
             ]  # fmt: skip
             outputs = {i: e.segment for i, e in self.base.batch(turns) if isinstance(e, SegmentDone)}
             for i, ((n, seed), (inputs, case), turn) in enumerate(zip(part, asked, turns, strict=True)):
-                about = Provenance.of(self.base.checkpoint, self.rule.task, turn)
+                about = Provenance.of(self.base.checkpoint, task.name, turn)
                 ref = self.store.add_run(
-                    self.maintainer, task=self.rule.task, inputs=inputs, outputs=[outputs[i]], seed=turn.seed,
+                    self.maintainer, task=task.name, inputs=inputs, outputs=[outputs[i]], seed=turn.seed,
                     settings=json.loads(about.parameters), model_name=about.model, key=f"{n} {seed}", case=case,
                     model_fingerprint=self.base.checkpoint.fingerprint,
                 )  # fmt: skip
                 found[n][0].append(ref.response_ids[0])
                 found[n][1].append(outputs[i])
         return found
+
+    def drawn_with(self, sample: int) -> ImageSampling:
+        own = image_sampling(self.base.config, TASKS[self.rule.task])
+        steps = self.rule.timesteps
+        return replace(own, num_timesteps=steps[sample % len(steps)]) if steps else own
 
     def project(self, name: str, kind: str, items: list[NewItem], raters: list[Person], overlap: int = 1) -> str:
         rubric = RUBRICS["text"] if kind == "correct" else Rubric((OVERALL,))

@@ -28,7 +28,7 @@ WORDINGS = (
 """Questions that nano was never trained on."""
 FILLING = {"of", "the", "and", "a", "an", "findings", "finding", "impression", "view"}
 NOT_STATED = "not stated"
-SHARPNESS = 0.25
+SHARPNESS = 0.1
 """How much of it counts beside SSIM."""
 ALIKE = 1e-3
 """Scores that lie closer are a tie."""
@@ -75,6 +75,7 @@ class Rule:
         task, kind: of the outputs, and of the project; two outputs are compared, one is corrected.
         samples: answers to a request; those that differ are ranked.
         temperature: of the texts that are rated; the compared versions answer with their own settings.
+        timesteps: of the pictures that are rated, one number a sample; the compared versions draw with their own.
         score: of an output beside the truth; more is better.
         truth: what that is, of a record and its target picture.
     """
@@ -86,6 +87,7 @@ class Rule:
     temperature: float
     score: Callable[[object, object], float]
     prompts: tuple[str, ...] = ("",)
+    timesteps: tuple[int, ...] = ()
 
 
 RULES = {
@@ -95,8 +97,8 @@ RULES = {
     ),
     "image": Rule(
         f"Raters prefer the picture with more SSIM to the source in full resolution plus {SHARPNESS:g} times its "
-        "sharpness, with 10% noise.",
-        "super_resolution", "compare", 2, 0.0, fidelity,
+        "sharpness, with 10% noise; of two that differ in seed and in timesteps (6 and 3).",
+        "super_resolution", "compare", 2, 0.0, fidelity, timesteps=(6, 3),
     ),
     "style": Rule(
         "A rater corrects reports into a house style that nobody states; compared by ROUGE-L to it, with 10% noise.",

@@ -64,7 +64,8 @@ def compare(
     if not items:
         return Comparison(None, 0, len(known))
     name = f"{new.checkpoint.name} against {old.checkpoint.name}"
-    project = store.projects.make(by, name, "compare", Rubric((OVERALL,)), Plan(overlap=1), items)
+    there = next((one.id for one in store.projects.of(by) if one.name == name), None)  # of a call that was cut off
+    project = there or store.projects.make(by, name, "compare", Rubric((OVERALL,)), Plan(overlap=1), items)
     store.projects.change_state(by, project, "open")
     return Comparison(project, len(items), len(known) - len(items))
 
