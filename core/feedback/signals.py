@@ -51,6 +51,7 @@ class Signal:
         regions: defects of the rejected picture, as in ``core.feedback.answers``.
         group: what must not be split between training and test: a patient, or else the request's pictures or words.
         judgements: what it rests on.
+        edit: whether ``chosen`` is what a person made of ``rejected``.
     """
 
     kind: str
@@ -62,6 +63,7 @@ class Signal:
     regions: list[dict]
     group: str
     judgements: list[str]
+    edit: bool = False
 
     def to_json(self) -> dict:
         return asdict(self)
@@ -90,7 +92,7 @@ def _corrected(item: Settled, losses: Losses) -> Iterator[Signal]:
     chosen = {"type": "text", "text": text}
     yield _signal(SFT, item, output, chosen)
     if text != output.text:
-        yield _signal(PAIR, item, output, chosen, _segment(output))
+        yield _signal(PAIR, item, output, chosen, _segment(output), edit=True)
 
 
 def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
@@ -100,11 +102,11 @@ def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
         return
     any_pair = False
     for first, second in combinations(range(len(outputs)), 2):
-        votes = Counter(_winner(one.answer, first, second) for one in item.said)
-        winner, most = votes.most_common(1)[0]
-        if winner is None or 2 * most <= len(item.said):
+        votes = Counter(winner(one.answer, first, second) for one in item.said)
+        best, most = votes.most_common(1)[0]
+        if best is None or 2 * most <= len(item.said):
             continue
-        better, worse = outputs[winner], outputs[first + second - winner]
+        better, worse = outputs[best], outputs[first + second - best]
         if _segment(better) == _segment(worse):
             continue
         any_pair = True
@@ -113,7 +115,7 @@ def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
         losses["tie, both bad, no majority, or alike"] += 1
 
 
-def _winner(answer: dict, first: int, second: int) -> int | None:
+def winner(answer: dict, first: int, second: int) -> int | None:
     """Which of two outputs an answer puts before the other; None for neither."""
     if answer["choices"].get(OVERALL) == "both_bad":
         return None
@@ -176,9 +178,9 @@ def group_of(patient: str | None, inputs: list[dict]) -> str:
 
 def _signal(
     kind: str, item: Settled, output: Output, chosen: dict | None, rejected: dict | None = None, weight: float = 1.0,
-    regions: list[dict] | None = None,
+    regions: list[dict] | None = None, edit: bool = False,
 ) -> Signal:  # fmt: skip
     return Signal(
         kind, output.task, output.inputs, chosen, rejected, weight, regions or [],
-        group_of(output.patient, output.inputs), sorted(one.id for one in item.said),
+        group_of(output.patient, output.inputs), sorted(one.id for one in item.said), edit,
     )  # fmt: skip

@@ -16,7 +16,7 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, runs
+from core.feedback import audit
 from core.feedback.columns import columns
 from core.feedback.database import Database
 from core.feedback.judged import judged
@@ -140,31 +140,6 @@ class Snapshots:
             rules = _rules(_existing(session, snapshot_id))
         return self.make(by, rules, replaces=snapshot_id)
 
-    def trained(self, by: Person, sha256: str, name: str, fingerprint: str, parent: str) -> str:
-        """Writes down that a model version was trained on a snapshot. Returns the version's id.
-
-        Args:
-            name, fingerprint: of the version, as its outputs carry them.
-            parent: id of the version that it was made of.
-
-        Raises:
-            AccessError: only a maintainer may.
-            FeedbackError: there is no such snapshot, or the version was trained on another one.
-        """
-        by.need("maintainer")
-        with self._database.writing() as session:
-            snapshot = _named(session, sha256)
-            version_id = runs.model_version(self._database, session, name, fingerprint)
-            training = session.get(Training, version_id)
-            if training is None:
-                session.get_one(ModelVersion, version_id).parent_id = parent
-                training = Training(version_id=version_id, snapshot_id=snapshot.id)
-                session.add(training)
-                audit.record(session, by.id, "train", training)
-            if training.snapshot_id != snapshot.id:
-                raise FeedbackError("That version was trained on another snapshot", value=name)
-            return version_id
-
     def all(self, by: Person) -> list[SnapshotInfo]:
         """The newest first."""
         by.need("maintainer")
@@ -180,7 +155,7 @@ class Snapshots:
             FeedbackError: there is none, it was emptied, or it is not as it was written.
         """
         with self._database.reading(snapshot=True) as session:
-            snapshot = _named(session, sha256)
+            snapshot = named(session, sha256)
             if snapshot.emptied_at is not None:
                 remedy = "Make it again: something that it rests on was withdrawn"
                 raise FeedbackError("The snapshot was emptied", value=sha256, remedy=remedy)
@@ -272,7 +247,11 @@ def _need_all(session: Session, contents: list[dict]) -> None:
             raise FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
 
 
-def _named(session: Session, sha256: str) -> Snapshot:
+def named(session: Session, sha256: str) -> Snapshot:
+    """
+    Raises:
+        FeedbackError: there is none of that content.
+    """
     snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == sha256))
     if snapshot is None:
         raise FeedbackError("There is no such snapshot", value=sha256)

@@ -21,6 +21,7 @@ from core.feedback.rights import Withdrawn
 from core.feedback.runs import GenerationRef
 from core.feedback.snapshots import Snapshots
 from core.feedback.trust import Trust
+from core.feedback.versions import Versions
 from core.sequence import Segment, Sequence
 
 
@@ -44,6 +45,7 @@ class StudioStore:
         self.exports = Exports(self.database, self.blobs)
         self.imports = Imports(self.database, self.blobs)
         self.trust = Trust(self.database)
+        self.versions = Versions(self.database)
 
     def close(self) -> None:
         self.database.close()

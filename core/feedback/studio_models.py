@@ -19,6 +19,8 @@ KINDS = ("rate", "compare", "correct")
 """What a project asks for: a rating of one output, a comparison of several, a corrected text."""
 STATES = ("draft", "open", "closed")
 PURPOSES = ("judge", "adjudicate")
+VERSION_STATES = ("candidate", "promoted", "retired")
+"""Of a learned model version. At most one is promoted at a time."""
 
 OfUser = Annotated[str, mapped_column(ForeignKey("users.id"))]
 OfProject = Annotated[str, mapped_column(ForeignKey("projects.id"))]
@@ -219,13 +221,25 @@ class SnapshotPart(Base):
 
 
 class Training(Base):
-    """That a model version was trained on a snapshot, on top of its parent."""
+    """That a model version was trained on a snapshot, on top of its parent, and whether it is served."""
 
     __tablename__ = "trainings"
-    __table_args__ = (Index(None, "snapshot_id"),)
+    __table_args__ = (
+        one_of("state", VERSION_STATES),
+        Index(None, "snapshot_id"),
+        Index(None, "state", unique=True, **some("state = 'promoted'")),
+    )
 
     version_id: Mapped[str] = mapped_column(ForeignKey("model_versions.id"), primary_key=True)
     snapshot_id: Mapped[str] = mapped_column(ForeignKey("snapshots.id"))
+    state: Mapped[Word]
+    lineage: Mapped[dict]
+    """``core.lineage.Lineage`` as JSON."""
+    project_id: Mapped[OfProject | None]
+    """That compares it with its parent."""
+    promoted_at: Mapped[datetime | None]
+    replaced_id: Mapped[str | None] = mapped_column(ForeignKey("trainings.version_id"))
+    """What was promoted before it."""
 
 
 class AuditEvent(Base):

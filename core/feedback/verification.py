@@ -2,9 +2,9 @@
 or put elsewhere.
 
 That covers accounts, projects, members, items and all that they show, judgements, who had which item before them and in
-which order it stood on the screen, snapshots, what was trained on them, and what visitors' feedback counts for. It does
-not cover what is written over or goes by itself (drafts, leases, logins), nor visitors' consents and what their thumbs,
-votes and comments say. The files of pictures are compared with their names whenever one is read.
+which order it stood on the screen, snapshots, what was trained on them and is served, and what visitors' feedback
+counts for. It does not cover what is written over or goes by itself (drafts, leases, logins), nor visitors' consents
+and what their thumbs, votes and comments say. The files of pictures are compared with their names whenever one is read.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, snapshots
+from core.feedback import audit, snapshots, versions
 from core.feedback.audit import BATCH, ITEMS_OF, NEVER, WITHDRAW
 from core.feedback.counting import counting, dispute
 from core.feedback.models import Base, Rating
@@ -53,6 +53,7 @@ def verify(session: Session) -> Iterator[str]:
     yield from _assignments(session)
     yield from _orders(session)
     yield from _snapshots(session)
+    yield from _versions(session)
     for table in TABLES.values():
         yield from _trust(session, table, log)
 
@@ -225,6 +226,13 @@ def _snapshots(session: Session) -> Iterator[str]:
         yield from snapshots.verify(session)
     except UNREADABLE:
         yield "snapshot_signals: some cannot be read"
+
+
+def _versions(session: Session) -> Iterator[str]:
+    try:
+        yield from versions.verify(session)
+    except UNREADABLE:
+        yield "trainings: some cannot be read"
 
 
 def _trust(session: Session, table: type[Base], log: _Log) -> Iterator[str]:

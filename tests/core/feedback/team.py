@@ -14,6 +14,7 @@ from core.feedback.projects import NewItem
 from core.feedback.queue import Task
 from core.feedback.rubric import ANATOMY, DEFECTS, ERRORS, OVERALL, Plan, Rubric
 from core.feedback.studio import StudioStore
+from core.lineage import Lineage
 from core.sequence import Segment, Text
 from tests.core.feedback.builders import picture
 
@@ -102,6 +103,13 @@ class Team:
             self.submit(person, task, score, **more)
             done.append(task)
         return done
+
+
+def lineage(name: str, snapshot: str, parent: str = MODEL, created_at: str = "2026-03-01T12:00:00+00:00") -> Lineage:
+    """Of a version that was learned on top of the team's model."""
+    return Lineage(
+        name, parent, MODEL, FINGERPRINT + MODEL, snapshot, {"pair, train": 3}, 6, {"steps": 2}, "", {}, created_at
+    )
 
 
 def answer(kind: str = "rate", score: int = 4) -> dict:

@@ -26,8 +26,8 @@ LATER = """
 import sqlalchemy as sa
 from alembic import op
 
-revision = "0006"
-down_revision = "0005"
+revision = "0007"
+down_revision = "0006"
 
 
 def upgrade() -> None:
@@ -78,7 +78,7 @@ def test_the_migrations_make_what_the_models_say(url: str, store: FeedbackStore,
     Base.metadata.create_all(engine)
     assert described(engine) == migrated
     checks = [c for table in Base.metadata.tables.values() for c in table.constraints if "ck_" in str(c.name)]
-    assert sum(len(part[1]) for part in migrated.values()) == len(checks) == 23
+    assert sum(len(part[1]) for part in migrated.values()) == len(checks) == 24
 
 
 def test_the_studios_tables_come_to_the_rows_of_before_and_go_again(

@@ -8,14 +8,13 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
-from core.feedback.models import ModelVersion
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
 from core.sequence import Text
 from tests.core.feedback.builders import picture
-from tests.core.feedback.team import FINGERPRINT, MODEL, OTHER, Team
+from tests.core.feedback.team import FINGERPRINT, MODEL, OTHER, Team, lineage
 
 
 def output(team: Team, text: str, patient: str, model: str = MODEL) -> str:
@@ -55,8 +54,8 @@ def test_whoever_withdraws_empties_the_snapshots_and_the_versions_that_saw_them_
     store, by = team.store, team.maintainer
     project, untouched = filled(team), filled(team, name="of one rater")
     made = store.snapshots.make(by, Rules((project,)))
-    base = store.snapshots.trained(by, made.sha256, "nano-2", "2" * 64, parent=base_of(team))
-    store.snapshots.trained(by, made.sha256, "nano-3", "3" * 64, parent=base)
+    store.versions.register(by, lineage("nano-2", made.sha256), "2" * 64)
+    store.versions.register(by, lineage("nano-3", made.sha256, parent="nano-2"), "3" * 64)
     other = Team(store, by, team.adjudicator, [team.adjudicator])
     with pytest.raises(AccessError):
         store.snapshots.make(other.raters[0], Rules((untouched,)))
@@ -68,11 +67,6 @@ def test_whoever_withdraws_empties_the_snapshots_and_the_versions_that_saw_them_
         store.snapshots.read(made.sha256)
     with pytest.raises(FeedbackError, match=r"nothing to learn yet.*not yet said by all"):
         store.snapshots.again(by, made.id)
-
-
-def base_of(team: Team) -> str:
-    with team.store.database.reading() as session:
-        return session.scalar(sa.select(ModelVersion.id).where(ModelVersion.name == MODEL))
 
 
 def test_a_snapshot_is_made_again_without_a_patient(team: Team) -> None:
