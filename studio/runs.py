@@ -16,7 +16,7 @@ import sys
 import threading
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
@@ -101,7 +101,6 @@ class Runs:
         """How a run stands now."""
         folder = self._folder / name
         asked, said = _json(folder / RUN), _json(folder / PROGRESS)
-        order = Order(**{of: asked[of] for of in Order.__dataclass_fields__}) if asked else None
         phase, message = str(said.get("phase", "starting")), str(said.get("message") or "")
         if _lives(said or asked):
             state = "running"
@@ -113,7 +112,19 @@ class Runs:
         at = datetime.now(UTC) if state == "running" else _moment(said.get("at"))
         began = _moment(asked.get("at"))
         seconds = max(0.0, (at - began).total_seconds()) if at and began else None
-        return Run(name, state, phase, _int(said.get("done")), _int(said.get("of")), message, seconds, order)
+        return Run(name, state, phase, _int(said.get("done")), _int(said.get("of")), message, seconds, self.order(name))
+
+    def names(self) -> set[str]:
+        """Names that are taken by what lies in the folder."""
+        return {one.name for one in self._folder.iterdir()} if self._folder.is_dir() else set()
+
+    def order(self, name: str) -> Order | None:
+        """What a run was asked for; None where it was started elsewhere than in the studio."""
+        asked = _json(self._folder / name / RUN)
+        try:
+            return Order(**{of.name: asked[of.name] for of in fields(Order)})
+        except KeyError:
+            return None
 
     def start(self, by: Person, order: Order, taken: Collection[str]) -> None:
         """
@@ -126,7 +137,7 @@ class Runs:
         """
         by.need("maintainer")
         if not NAME.fullmatch(order.name):
-            remedy = "Take up to 80 of the letters A to Z, digits, dots, dashes and underscores, a letter or digit first"
+            remedy = "Take up to 80 letters, digits, dots, dashes and underscores, and begin with a letter or a digit"
             raise FeedbackError("A version cannot have that name", value=order.name, remedy=remedy)
         with _starting:
             self._need_room()

@@ -17,7 +17,8 @@ EVERY_SECONDS = 2
 COMPARE = 40
 """So many held-out requests two versions answer by default, for people to compare."""
 PHASES = {
-    "starting": "Starting", "learning": "Learning", "evaluating": "Measuring", "comparing": "Drawing what people compare",
+    "starting": "Starting", "learning": "Learning", "evaluating": "Measuring",
+    "comparing": "Making what people compare",
 }  # fmt: skip
 ENDS = {
     "failed": "It failed.",
@@ -85,7 +86,8 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
 
 def _bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:
     """What one can start from, the served one first. The base checkpoint has no name of its own here."""
-    able = {one.name: one.name for one in versions if not one.tainted and one.lineage.base_fingerprint == base.fingerprint}
+    fits = [one for one in versions if base.fingerprint in (None, one.lineage.base_fingerprint)]
+    able = {one.name: one.name for one in fits if not one.tainted}
     served = next((one.name for one in versions if one.state == PROMOTED), "")
     told = {"": f"{base.name}, the base"} | able
     if served in told:

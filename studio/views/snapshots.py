@@ -63,3 +63,5 @@ def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> No
                 st.rerun()
             except UniMedError as error:
                 context.problem(error)
+    else:
+        context.link("Learn from it", "versions", snapshot=snapshot.sha256)

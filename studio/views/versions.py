@@ -1,4 +1,4 @@
-"""Learned model versions: which is served, learning a new one, how each did against its parent, and where it is from."""
+"""Learned versions: which is served, learning a new one, how each did against its parent, and where it comes from."""
 
 from __future__ import annotations
 
@@ -62,8 +62,8 @@ def _one(person: Person, version: VersionInfo, versions: list[VersionInfo], belo
     context.heading(version.name, STATES[version.state])
     of = version.lineage
     st.caption(
-        f"Made of {of.parent}, from the snapshot {of.snapshot[:8]} ({of.judgements:,} judgements), {version.created_at:%Y-%m-%d %H:%M} UTC. "
-        f"{_recipe(version)}"
+        f"Made of {context.plain(of.parent)}, from the snapshot {of.snapshot[:8]} ({of.judgements:,} judgements), "
+        f"{version.created_at:%Y-%m-%d %H:%M} UTC. {_recipe(version)}"
     )
     _warnings(person, version, versions, below)
     _measured(of.metrics)
@@ -107,9 +107,16 @@ def _again(person: Person, version: VersionInfo, versions: list[VersionInfo]) ->
         return
     parents = {one.name: one for one in versions}
     order = context.runs().order(version.name)
-    parent = version.lineage.parent if version.lineage.parent in parents else ""
-    st.query_params.from_dict({"snapshot": snapshot.sha256, "base": parent, "recipe": order.recipe if order else ""})
-    more = f" Its parent {parent} is tainted as well: learn that again first." if parent and parents[parent].tainted else ""
+    parent = parents.get(version.lineage.parent)
+    asked = {
+        "snapshot": snapshot.sha256,
+        "base": parent.name if parent else "",
+        "recipe": order.recipe if order else "",
+    }
+    st.query_params.from_dict(asked)
+    more = (
+        f" Its parent {parent.name} has seen it as well: learn that again first." if parent and parent.tainted else ""
+    )
     context.done(f"The form below is filled in as for {version.name}: press Learn from it.{more}")
 
 
@@ -175,8 +182,8 @@ def _drawn(gate: Gate) -> str:
         f"<div style='{ground}; left: 50%; top: 0; bottom: 0; width: 2px; margin-left: -1px'></div>"
         f"<div style='position: absolute; background: #0f9488; left: {gate.low:.2%}; width: {gate.high - gate.low:.2%};"
         " top: 0.55rem; height: 0.5rem; border-radius: 0.25rem'></div>"
-        f"<div style='{ground}; left: {gate.rate:.2%}; top: 0.3rem; height: 1rem; width: 0.3rem; margin-left: -0.15rem'>"
-        "</div></div><div style='display: flex; justify-content: space-between; font-size: 0.8rem'>"
+        f"<div style='{ground}; left: {gate.rate:.2%}; top: 0.3rem; height: 1rem; width: 0.3rem; margin-left: -0.15rem'"
+        "></div></div><div style='display: flex; justify-content: space-between; font-size: 0.8rem'>"
         "<span>0%</span><span>50%</span><span>100%</span></div></div>"
     )
 
@@ -190,7 +197,8 @@ def _missing(version: VersionInfo, gate: Gate) -> str:
     if gate.low is None:
         return "nobody's comparisons count yet. Open the project above, and let people take part."
     if gate.low <= EVEN:
-        return f"the lower end of the interval, {gate.low:.0%}, must lie above 50%. Let more be compared, or learn from more."
+        lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
+        return f"{lower}. Let more be compared, or learn from more."
     return ""
 
 
