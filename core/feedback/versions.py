@@ -158,14 +158,14 @@ class Versions:
         """
         with self._database.reading() as session:
             _existing(session, version_id)
-            parents = dict(session.execute(select(ModelVersion.id, ModelVersion.parent_id)).tuples())
+            parents = _parents(session)
             of = select(Training.snapshot_id).where(Training.version_id.in_(list(_line(version_id, parents))))
             query = select(
                 Project.id, Project.name, Judgement.user_id, Judgement.id, Judgement.withdrawn_at.is_not(None)
             )
             query = query.join(Project, Judgement.project_id == Project.id)
             query = query.join(SnapshotPart, SnapshotPart.judgement_id == Judgement.id)
-            rows = set(session.execute(query.where(SnapshotPart.snapshot_id.in_(of))).tuples())
+            rows = {tuple(row) for row in session.execute(query.where(SnapshotPart.snapshot_id.in_(of)))}
         whose = [((name, rater_name(project, user)), gone) for project, name, user, _, gone in rows]
         said, withdrawn = Counter(one for one, _ in whose), Counter(one for one, gone in whose if gone)
         return [Basis(*one, said[one], withdrawn[one]) for one in sorted(said)]
@@ -177,7 +177,7 @@ class Versions:
             for start in range(0, len(ids), BATCH):
                 query = select(Training.version_id).join(SnapshotPart, SnapshotPart.snapshot_id == Training.snapshot_id)
                 seen |= set(session.scalars(query.where(SnapshotPart.judgement_id.in_(ids[start : start + BATCH]))))
-            parents = dict(session.execute(select(ModelVersion.id, ModelVersion.parent_id)).tuples())
+            parents = _parents(session)
         return [one for one in self.all() if not seen.isdisjoint(_line(one.id, parents))]
 
     # What is served
@@ -292,6 +292,10 @@ def _parent(database: Database, session: Session, lineage: Lineage) -> str:
     return found or runs.model_version(database, session, lineage.parent, lineage.base_fingerprint)
 
 
+def _parents(session: Session) -> dict[str, str | None]:
+    return {row.id: row.parent_id for row in session.execute(select(ModelVersion.id, ModelVersion.parent_id))}
+
+
 def _line(version_id: str | None, parents: dict[str, str | None]) -> Iterator[str]:
     """A version and all that it was made of."""
     seen: set[str] = set()
@@ -305,7 +309,7 @@ def _tainted(session: Session) -> set[str]:
     """The versions that have seen something that was withdrawn, and all that were made of these."""
     query = select(Training.version_id).join(Snapshot, Training.snapshot_id == Snapshot.id)
     emptied = set(session.scalars(query.where(Snapshot.emptied_at.is_not(None))))
-    parents = dict(session.execute(select(ModelVersion.id, ModelVersion.parent_id)).tuples())
+    parents = _parents(session)
     return {one for one in session.scalars(select(Training.version_id)) if not emptied.isdisjoint(_line(one, parents))}
 
 

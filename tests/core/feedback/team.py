@@ -105,6 +105,25 @@ class Team:
         return done
 
 
+def report(team: Team, text: str, patient: str, model: str = MODEL) -> str:
+    (response,) = team.store.add_run(
+        team.maintainer, task="report", inputs=[picture(1), Text("Report it.")], outputs=[Text(text)], settings={},
+        seed=0, model_name=model, model_fingerprint=FINGERPRINT + model, key=f"{text} {patient} {model}",
+        case=("archive", patient, "1"),
+    ).response_ids  # fmt: skip
+    return response
+
+
+def filled(team: Team, count: int = 3, name: str = "one") -> str:
+    """A project of comparisons that both raters have finished, each of a patient of its own."""
+    patients = [f"{name} {n}" for n in range(count)]
+    items = [NewItem((report(team, "Good.", of), report(team, "Bad.", of, OTHER))) for of in patients]
+    project = team.project("compare", items=items, name=name, plan=Plan(overlap=2))
+    for rater in team.raters:
+        team.judge_all(rater, project, choices={"anatomy": 0, "overall": 0})
+    return project
+
+
 def lineage(name: str, snapshot: str, parent: str = MODEL, created_at: str = "2026-03-01T12:00:00+00:00") -> Lineage:
     """Of a version that was learned on top of the team's model."""
     return Lineage(

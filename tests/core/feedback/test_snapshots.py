@@ -8,32 +8,9 @@ import pytest
 import sqlalchemy as sa
 
 from core.errors import AccessError, FeedbackError
-from core.feedback.projects import NewItem
-from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
-from core.sequence import Text
-from tests.core.feedback.builders import picture
-from tests.core.feedback.team import FINGERPRINT, MODEL, OTHER, Team, lineage
-
-
-def output(team: Team, text: str, patient: str, model: str = MODEL) -> str:
-    (response,) = team.store.add_run(
-        team.maintainer, task="report", inputs=[picture(1), Text("Report it.")], outputs=[Text(text)], settings={},
-        seed=0, model_name=model, model_fingerprint=FINGERPRINT + model, key=f"{text} {patient} {model}",
-        case=("archive", patient, "1"),
-    ).response_ids  # fmt: skip
-    return response
-
-
-def filled(team: Team, count: int = 3, name: str = "one") -> str:
-    """A project of comparisons that both raters have finished, each of a patient of its own."""
-    patients = [f"{name} {n}" for n in range(count)]
-    items = [NewItem((output(team, "Good.", of), output(team, "Bad.", of, OTHER))) for of in patients]
-    project = team.project("compare", items=items, name=name, plan=Plan(overlap=2))
-    for rater in team.raters:
-        team.judge_all(rater, project, choices={"anatomy": 0, "overall": 0})
-    return project
+from tests.core.feedback.team import Team, filled, lineage
 
 
 def test_a_snapshot_is_named_by_its_content_and_splits_by_patient(team: Team) -> None:
