@@ -205,4 +205,4 @@ def heading(name: str, state: str = "") -> None:
 def link(label: str, page: str, **asks: str) -> None:
     """A link to another page of the studio, or to the same one that is asked for something."""
     query = f"?{urlencode(asks)}" if asks else ""
-    st.html(f"<a href='{page}{escape(query)}' target='_self'>{escape(label)}</a>")
+    st.html(f"<a href='{page}{escape(query)}' style='color: inherit'>{escape(label)}</a>")

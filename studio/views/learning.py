@@ -12,6 +12,7 @@ from core.feedback.snapshots import SnapshotInfo
 from core.feedback.versions import PROMOTED, VersionInfo
 from studio import context
 from studio.runs import Base, Order, Run, recipes
+from studio.views.snapshots import counted
 
 EVERY_SECONDS = 2
 COMPARE = 40
@@ -38,10 +39,14 @@ TOLD = (
 def show(person: Person, versions: list[VersionInfo], base: Base) -> None:
     st.subheader("Learn")
     snapshots = [one for one in context.store().snapshots.all(person) if not one.emptied]
-    for run in context.runs().all():
+    found = context.runs().all()
+    for run in found:
         with st.container(border=True):
             every = EVERY_SECONDS if run.state == "running" else None
             st.fragment(_run, run_every=every)(run.name, run.state)
+    if any(run.state == "running" for run in found):
+        st.caption("One run at a time: the next one can be started once this one has ended.")
+        return
     if not snapshots:
         st.info("There is no snapshot to learn from yet.")
         context.link("Make a snapshot", "snapshots")
@@ -56,7 +61,7 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
     found = {one.sha256: one for one in snapshots}
     place = list(found).index(asked["snapshot"]) if asked.get("snapshot") in found else 0
     chosen = st.selectbox("Snapshot", list(found), place, format_func=lambda one: _named(found[one], projects))
-    st.caption("; ".join(f"{n} {kind}" for kind, n in found[chosen].counts.items() if kind != "left out"))
+    st.caption(counted(found[chosen].counts))
     first, second = st.columns(2)
     bases = _bases(versions, base)
     place = list(bases).index(asked["base"]) if asked.get("base") in bases else 0
@@ -71,6 +76,7 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
         second.caption(known[recipe])
     taken = {base.name, *(one.name for one in versions), *context.runs().names()}
     default = _free(f"{start or base.name}-{chosen[:6]}", taken)
+    first, second = st.columns(2)
     name = first.text_input("Name of the new version", default, max_chars=80, key=f"name {default}")
     told = "On so many requests that nothing was learned from, both answer, and people say blindly which is better."
     compare = second.number_input("Held-out requests to compare", 1, 1000, COMPARE, help=told)
@@ -138,20 +144,20 @@ def _bar(run: Run) -> None:
 
 
 def _buttons(person: Person, run: Run) -> None:
-    runs, columns = context.runs(), st.columns(4)
+    runs, row = context.runs(), st.container(horizontal=True)
     try:
         if run.state == "running":
-            if columns[0].button("Stop", key=f"stop {run.name}"):
+            if row.button("Stop", key=f"stop {run.name}"):
                 runs.stop(person, run.name)
                 st.info("It saves what it has, and ends.")
             return
         again = "Try again" if run.state == "failed" else "Go on"
         if run.order is None:
-            st.caption("It was started from the command line: the same command goes on.")
-        elif columns[0].button(again, key=f"go on {run.name}", type="primary"):
+            row.caption("It was started from the command line: the same command goes on.")
+        elif row.button(again, key=f"go on {run.name}", type="primary"):
             runs.go_on(person, run.name)
             context.done(f"{run.name} goes on.")
-        if columns[1].button("Throw away", key=f"remove {run.name}"):
+        if row.button("Throw away", key=f"remove {run.name}"):
             runs.remove(person, run.name)
             context.done(f"What {run.name} had learned is thrown away.")
     except UniMedError as error:
@@ -171,15 +177,16 @@ def curve(name: str) -> None:
     kinds = [told for told in SERIES.values() if any(row["of"] == told for row in rows)]
     dash = [[1, 0] if told.endswith("chosen") else [6, 4] for told in kinds]
     colours = ["#0f9488" if told.startswith("images") else "#d97706" for told in kinds]
+    legend = {"orient": "bottom", "columns": 2, "symbolType": "stroke", "symbolSize": 900, "labelLimit": 140}
     of = {"field": "of", "type": "nominal", "title": None, "sort": kinds}
     st.vega_lite_chart(rows, {
-        "height": 220,
-        "mark": {"type": "line", "strokeWidth": 2, "point": len(rows) < 60},
+        "height": 320,
+        "mark": {"type": "line", "strokeWidth": 2},
         "encoding": {
             "x": {"field": "step", "type": "quantitative", "axis": {"tickMinStep": 1}},
-            "y": {"field": "reward", "type": "quantitative", "title": "implicit reward"},
-            "color": of | {"scale": {"domain": kinds, "range": colours}, "legend": {"orient": "bottom", "columns": 2}},
-            "strokeDash": of | {"scale": {"domain": kinds, "range": dash}, "legend": {"orient": "bottom"}},
+            "y": {"field": "reward", "type": "quantitative", "title": "reward"},
+            "color": of | {"scale": {"domain": kinds, "range": colours}, "legend": legend},
+            "strokeDash": of | {"scale": {"domain": kinds, "range": dash}, "legend": legend},
         },
     })  # fmt: skip
     st.caption(TOLD)

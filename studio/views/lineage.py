@@ -69,7 +69,8 @@ def _found(wanted: str, versions: list[VersionInfo]) -> VersionInfo | None:
 def _sentence(version: VersionInfo, basis: list[Basis]) -> str:
     said, gone = sum(one.judgements for one in basis), sum(one.withdrawn for one in basis)
     raters, projects = len({(one.project, one.rater) for one in basis}), len({one.project for one in basis})
-    words = f"rests on {said:,} judgements by {raters:,} raters in {projects:,} projects"
+    counted = (said, "judgement"), (raters, "rater"), (projects, "project")
+    words = "rests on {} by {} in {}".format(*(f"{n:,} {what}{'' if n == 1 else 's'}" for n, what in counted))
     return words + (f", of which {gone:,} were withdrawn since." if gone else ".")
 
 

@@ -125,8 +125,8 @@ def _measured(metrics: dict) -> None:
     if tasks := metrics.get("tasks"):
         rows = [
             {
-                "task": one.get("task"), "measure": one.get("metric"), "parent": one.get("old"), "this": one.get("new"),
-                "95% interval of the difference": _interval(one), "": "⚠ worse" if one.get("worse") else "",
+                "task": f"⚠ {one.get('task')}: worse" if one.get("worse") else one.get("task"), "measure": one.get("metric"), "parent": one.get("old"), "this": one.get("new"),
+                "95% interval of the difference": _interval(one),
             }
             for one in tasks
         ]  # fmt: skip
@@ -208,9 +208,9 @@ def _decide(person: Person, version: VersionInfo, missing: str) -> None:
         if missing:
             st.write(f"It cannot be promoted yet: {missing}")
         reason = st.text_input("Reason", max_chars=500, placeholder="for the log")
-        columns = st.columns(4)
-        promote = columns[0].form_submit_button("Promote", type="primary", disabled=bool(missing))
-        retire = columns[1].form_submit_button("Retire")
+        row = st.container(horizontal=True)
+        promote = row.form_submit_button("Promote", type="primary", disabled=bool(missing))
+        retire = row.form_submit_button("Retire")
     try:
         if promote:
             store.promote(person, version.id, reason)
