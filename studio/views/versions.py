@@ -125,11 +125,14 @@ def _measured(metrics: dict) -> None:
     if tasks := metrics.get("tasks"):
         rows = [
             {
-                "task": f"⚠ {one.get('task')}: worse" if one.get("worse") else one.get("task"), "measure": one.get("metric"), "parent": one.get("old"), "this": one.get("new"),
+                "task": f"⚠ {one.get('task')}: worse" if one.get("worse") else one.get("task"),
+                "measure": one.get("metric"),
+                "parent": one.get("old"),
+                "this": one.get("new"),
                 "95% interval of the difference": _interval(one),
             }
             for one in tasks
-        ]  # fmt: skip
+        ]
         number = st.column_config.NumberColumn(format="%.3f")
         st.dataframe(rows, hide_index=True, column_config={"parent": number, "this": number}, alt="Tasks, measured")
     if held_out := metrics.get("held_out"):
