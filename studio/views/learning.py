@@ -48,8 +48,8 @@ def show(person: Person, versions: list[VersionInfo], base: Base) -> None:
         st.caption("One run at a time: the next one can be started once this one has ended.")
         return
     if not snapshots:
-        st.info("There is no snapshot to learn from yet.")
-        context.link("Make a snapshot", "snapshots")
+        st.info("There is no snapshot to learn from. Those that a withdrawal has emptied can be made again.")
+        context.link("To the snapshots", "snapshots")
         return
     with st.container(border=True):
         _form(person, snapshots, versions, base)

@@ -9,7 +9,7 @@ from core.feedback.people import Person
 from core.feedback.rights import Withdrawn
 from studio import context
 
-NEWEST = 200
+NEWEST, NEWEST_WITHDRAWALS = 200, 20
 
 
 def show(person: Person) -> None:
@@ -73,14 +73,16 @@ def _done(person: Person, withdrawn: Withdrawn) -> None:
 
 def _withdrawals(person: Person) -> None:
     st.subheader("Withdrawals")
-    found = context.store().withdrawals(person, NEWEST)
+    found = context.store().withdrawals(person, NEWEST_WITHDRAWALS)
     if not found:
         st.write("No judgement was withdrawn yet.")
     for one in found:
-        seen = "seen by" if one.versions else "seen by no learned version"
+        seen = (
+            f"seen by {len(one.versions)} of the learned versions:" if one.versions else "seen by no learned version."
+        )
         st.write(f"{one.at:%Y-%m-%d %H:%M} UTC: {one.judgements:,} judgements, {seen}")
         for version in one.versions:
-            context.link(f"{version.name} ({version.state}): its lineage", "versions", of=version.name)
+            context.link(f"{version.name} ({version.state})", "versions", of=version.name)
     if any(one.versions for one in found):
         context.link("Learn again without what was withdrawn", "versions")
 

@@ -15,6 +15,7 @@ from studio.runs import Base, base
 from studio.views import learning, lineage, projects
 
 STATES = {"candidate": "candidate", "promoted": "served now", "retired": "retired"}
+SEEN = "⚠ It has learned from something that was withdrawn since."
 
 
 def show(person: Person) -> None:
@@ -46,6 +47,8 @@ def _served(person: Person, versions: list[VersionInfo], below: Base) -> None:
         return
     context.heading(served.name)
     st.write(f"Promoted {served.promoted_at:%Y-%m-%d %H:%M} UTC.")
+    if served.tainted:
+        st.warning(f"{SEEN} Go back, or learn again without it.")
     former = context.store().versions.former()
     told = former or f"the base, {below.name}"
     with st.form("roll back", border=False):
@@ -85,7 +88,7 @@ def _recipe(version: VersionInfo) -> str:
 def _warnings(person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base) -> None:
     """What is wrong with a version, and how it is learned again."""
     if version.tainted:
-        st.warning("⚠ It has learned from something that was withdrawn since.")
+        st.warning(SEEN)
         if st.button("Learn again without it", key=f"without {version.id}"):
             _again(person, version, versions)
     elif below.fingerprint not in (None, version.lineage.base_fingerprint):

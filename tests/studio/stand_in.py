@@ -71,10 +71,12 @@ class Learning:
     def finish(self) -> None:
         base = runs.base()
         parent = base.name if self.asked.base == default_model() else self.asked.base
-        tasks = [
-            {"task": "report", "metric": "likelihood", "old": 0.41, "new": 0.44, "low": 0.01, "high": 0.05, "worse": False},
-            {"task": "vqa", "metric": "accuracy", "old": 0.62, "new": 0.55, "low": -0.11, "high": -0.02, "worse": True},
-        ]  # fmt: skip
+        names = "task", "metric", "old", "new", "low", "high", "worse"
+        tasks = (
+            ("report", "likelihood", 0.41, 0.44, 0.01, 0.05, False),
+            ("vqa", "accuracy", 0.62, 0.55, -0.1, -0.02, True),
+        )
+        tasks = [dict(zip(names, one, strict=True)) for one in tasks]
         lineage = Lineage(
             self.asked.name, parent, base.name, base.fingerprint, self.asked.snapshot, {"pair, train": 16}, 20,
             {"steps": STEPS, "beta": 0.1}, "", {"tasks": tasks, "held_out": {"text_accuracy": 0.75, "pairs": 4}},
