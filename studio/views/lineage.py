@@ -96,21 +96,21 @@ def _dot(
     yield f"digraph {{\n{GRAPH}"
     for one in line:
         told = [one.name, "served now" if one.state == PROMOTED else one.state]
-        yield _node(f"v {one.name}", told, gone=one.tainted, more="penwidth=3" if one is version else "")
-        yield f"{_quoted(f'v {one.lineage.parent}')} -> {_quoted(f'v {one.name}')}"
-        yield f"{_quoted(f's {one.snapshot_id}')} -> {_quoted(f'v {one.name}')}"
+        yield _node(f"version {one.name}", told, gone=one.tainted, more="penwidth=3" if one is version else "")
+        yield f"{_quoted(f'version {one.lineage.parent}')} -> {_quoted(f'version {one.name}')}"
+        yield f"{_quoted(f'snapshot {one.snapshot_id}')} -> {_quoted(f'version {one.name}')}"
     for parent in {one.lineage.parent for one in line} - {one.name for one in line}:
-        yield _node(f"v {parent}", [parent, "the base"])
+        yield _node(f"version {parent}", [parent, "the base"])
     for snapshot in {one.snapshot_id: snapshots[one.snapshot_id] for one in line}.values():
-        yield _node(f"s {snapshot.id}", [f"Snapshot {snapshot.sha256[:8]}"], gone=snapshot.emptied, more="shape=folder")
+        yield _node(f"snapshot {snapshot.id}", [f"Snapshot {snapshot.sha256[:8]}"], gone=snapshot.emptied, more="shape=folder")
         for project in snapshot.rules.projects:
-            yield f"{_quoted(f'p {names.get(project, project)}')} -> {_quoted(f's {snapshot.id}')}"
+            yield f"{_quoted(f'project {names.get(project, project)}')} -> {_quoted(f'snapshot {snapshot.id}')}"
     for project in {names.get(of, of) for one in line for of in snapshots[one.snapshot_id].rules.projects}:
         said = sorted((one for one in basis if one.project == project), key=lambda one: -one.judgements)
         told = [f"Project {project}", *(f"{one.rater}: {_count(one)}" for one in said[:MOST_RATERS])]
         if len(said) > MOST_RATERS:
             told.append(f"and {len(said) - MOST_RATERS:,} more raters")
-        yield _node(f"p {project}", told, gone=any(one.withdrawn for one in said), more='style="filled"')
+        yield _node(f"project {project}", told, gone=any(one.withdrawn for one in said), more='style="filled"')
     yield "}"
 
 
