@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import math
 import os
+import subprocess
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 
@@ -247,6 +248,15 @@ def _build(cls: type, values: dict):
 def default_model() -> str:
     """The checkpoint used when none is named: ``UNIMED_MODEL``, else the nano checkpoint that ships."""
     return os.environ.get("UNIMED_MODEL", str(NANO))
+
+
+def revision() -> str:
+    """Which code this is, as git names it; empty where it is no clone."""
+    try:
+        command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
+    except (OSError, subprocess.CalledProcessError):
+        return ""
 
 
 def data_folder() -> Path:

@@ -1,7 +1,7 @@
 """Where a learned model version comes from: the file ``version.json`` in its folder.
 
-Such a folder holds an adapter in peft's layout (``adapter_config.json``, ``adapter_model.safetensors``) over the weights
-of a base checkpoint, and what made it. It names no person, no patient, and no place of a machine.
+Such a folder holds an adapter in peft's layout (``adapter_config.json``, ``adapter_model.safetensors``) over the
+weights of a base checkpoint, and what made it. It names no person, no patient, and no place of a machine.
 """
 
 from __future__ import annotations

@@ -58,13 +58,14 @@ class StudioStore:
 
     def add_run(
         self, by: Person, *, task: str, inputs: Sequence, outputs: list[Segment], settings: dict, seed: int,
-        model_name: str, model_fingerprint: str, key: str, case: tuple[str, str, str] | None = None,
+        model_name: str, model_fingerprint: str, key: str, case: tuple[str, str, str] | str | None = None,
     ) -> GenerationRef:  # fmt: skip
         """Stores a run of a model that no visitor has made, with its pictures.
 
         Args:
             key: made by the caller. A second call with the same key stores nothing, and returns the first.
-            case: source, patient and examination that it is about; of the patient only a digest is kept.
+            case: source, patient and examination that it is about, of the patient only a digest is kept; or the id of
+                one that is known.
 
         Raises:
             AccessError: only a maintainer may.
@@ -73,8 +74,8 @@ class StudioStore:
         by.need("maintainer")
 
         def whose(session: Session) -> dict:
-            if case is None:
-                return {"case_id": None}
+            if case is None or isinstance(case, str):
+                return {"case_id": case}
             source, patient, name = case
             patient_hash = runs.patient_hash(source, patient)
             return {"case_id": runs.case(self.database, session, source, patient_hash, name)}

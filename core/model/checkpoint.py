@@ -22,11 +22,13 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-from core.config import ModelConfig
+from core.config import ModelConfig, default_model
 from core.data.tokenizer import Tokenizer
 from core.errors import CheckpointError, SettingsError
+from core.lineage import Lineage, is_learned
+from core.model.adapter import merge_adapter
 from core.model.attention import backend
-from core.model.fingerprint import fingerprint
+from core.model.fingerprint import fingerprint, learned_fingerprint
 from core.model.unified import UnifiedModel
 from core.model.vae import flux_key, flux_shape
 
@@ -104,10 +106,16 @@ class Checkpoint:
     folder: Path
     weights: str
     source: str
+    lineage: Lineage | None = None
+    """Of a learned version, whose adapter is merged into the weights of ``folder``, its base."""
+    adapter: Path | None = None
+    """Its version folder."""
 
     @property
     def name(self) -> str:
         """What outputs carry: the version that the folder states, else the hub id with its commit, else the folder."""
+        if self.lineage is not None:
+            return self.lineage.name
         if self.model.config.version:
             return self.model.config.version
         from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
@@ -115,8 +123,19 @@ class Checkpoint:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Digest of the weights."""
-        return fingerprint(self.folder)
+        """Digest of the weights, those of an adapter included."""
+        base = fingerprint(self.folder)
+        return base if self.adapter is None else learned_fingerprint(base, self.adapter)
+
+    @property
+    def base_name(self) -> str:
+        """Hub id of the weights without an adapter, or else the name of their folder."""
+        return str(self.source) if self.folder.parent.name == "snapshots" else self.folder.name
+
+    @property
+    def base_fingerprint(self) -> str:
+        """Digest of the weights without an adapter."""
+        return self.fingerprint if self.lineage is None else self.lineage.base_fingerprint
 
     def computed_by(self) -> dict[str, str]:
         """The weights file, and what it runs on: outputs carry it."""
@@ -165,13 +184,16 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
     """Loads a checkpoint folder, or downloads one from the hub by its id (``organisation/name``).
 
     Args:
-        source: path of a folder in the official layout, or a hub id.
+        source: path of a folder in the official layout, or a hub id; or a version folder (``core.lineage``), whose
+            adapter is merged into the weights of its base.
         device, dtype: default to ``pick_device()``. The autoencoder takes the same dtype.
 
     Raises:
         CheckpointError: a missing file, a missing, extra or mis-shaped tensor, or too little memory.
     """
     folder = resolve(source)
+    if is_learned(folder):
+        return _load_learned(folder, device, dtype)
     config = ModelConfig.from_folder(folder)
     tokenizer = Tokenizer.from_folder(folder)
     if len(tokenizer) > config.llm.vocab_size:
@@ -194,6 +216,30 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
     model.load_state_dict(state, strict=True, assign=True)
     model.requires_grad_(False).eval()
     return Checkpoint(model, tokenizer, folder, weights, str(source))
+
+
+def _load_learned(folder: Path, device: torch.device | None, dtype: torch.dtype | None) -> Checkpoint:
+    lineage = Lineage.read(folder)
+    base = load(base_of(lineage), device, dtype)
+    merge_adapter(base.model, folder)
+    return dataclasses.replace(base, lineage=lineage, adapter=folder)
+
+
+def base_of(lineage: Lineage) -> Path:
+    """The folder of a learned version's base: the default model's where it has those weights, or else from the hub.
+
+    Raises:
+        CheckpointError: neither has the weights that the version was made of.
+    """
+    for source in (default_model(), lineage.base):
+        with suppress(CheckpointError):
+            folder = resolve(source)
+            if not is_learned(folder) and fingerprint(folder) == lineage.base_fingerprint:
+                return folder
+    raise CheckpointError(
+        f"The base of {lineage.name} is not here: {lineage.base}", value=lineage.base_fingerprint[:12],
+        remedy="Name the checkpoint with these weights by UNIMED_MODEL, or learn again on the one that is here",
+    )  # fmt: skip
 
 
 def resolve(source: str | Path) -> Path:

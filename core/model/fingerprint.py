@@ -24,3 +24,8 @@ def fingerprint(path: Path) -> str:
     else:
         digest.update(str(path).encode())
     return digest.hexdigest()
+
+
+def learned_fingerprint(base: str, folder: Path) -> str:
+    """Digest of a learned version's weights: of its base, and of the adapter in its folder."""
+    return hashlib.sha256(f"{base} {fingerprint(folder)}".encode()).hexdigest()

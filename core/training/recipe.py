@@ -139,6 +139,83 @@ class TrainRecipe:
         return binding(self, "records", "init")
 
 
+@dataclasses.dataclass(frozen=True)
+class LearnRecipe:
+    """How a version learns from a snapshot of judgements (``core.training.preference`` has the losses).
+
+    What is learned: ``pair_weight`` weights preferences, ``unpaired_weight`` single good and bad outputs,
+    ``sft_weight`` the imitation of chosen texts and ``anchor_weight`` that of chosen pictures, which also keeps the
+    chosen side of a pair from getting worse. With ``pair_weight`` and ``unpaired_weight`` 0 what remains is supervised
+    fine-tuning on what raters accepted; with the other two 0, preferences alone. ``experts`` names those that get
+    adapters: "und" writes, "gen" draws.
+
+    Texts: ``text_beta``, ``smoothing`` (the share of wrong judgements that robust DPO expects),
+    ``length_normalised``, ``changed_weight`` of the tokens that an expert's edit changed. Pictures: ``image_beta``,
+    ``region_weight`` of latent tokens in marked defects, ``timestep_shift`` of the times at which errors are taken.
+
+    Optimisation: ``epochs`` over signals, ``batch`` of them a step, in packs of up to ``tokens_per_pack`` tokens;
+    learning rate with a warm-up over the share ``warmup`` of the steps, then a cosine to zero. ``recompute_every``
+    n > 0 keeps no activations of every n-th layer.
+
+    Guarding: every ``log_every`` steps the chosen side is compared with its reference. The state is saved every
+    ``save_every`` steps, but not while the chosen side is worse; when it was worse ``patience`` times in a row, the run
+    ends with its last save (0: it never does).
+    """
+
+    about: str = ""
+    experts: tuple[str, ...] = ("und", "gen")
+    pair_weight: float = 1.0
+    unpaired_weight: float = 1.0
+    sft_weight: float = 1.0
+    anchor_weight: float = 1.0
+    text_beta: float = 0.1
+    smoothing: float = 0.0
+    length_normalised: bool = False
+    changed_weight: float = 5.0
+    image_beta: float = 100.0
+    region_weight: float = 5.0
+    timestep_shift: float = 1.0
+    epochs: float = 1.0
+    batch: int = 16
+    tokens_per_pack: int = 8192
+    learning_rate: float = 1e-5
+    warmup: float = 0.1
+    eps: float = 1e-8
+    clip: float = 1.0
+    ema_decay: float = 0.99
+    lora_rank: int = 32
+    lora_alpha: int = 64
+    bf16: bool = True
+    recompute_every: int = 0
+    patience: int = 3
+    seed: int = 0
+    save_every: int = 20
+    log_every: int = 5
+
+    def __post_init__(self) -> None:
+        _known("experts", self.experts, ("und", "gen"))
+        weights = [self.pair_weight, self.unpaired_weight, self.sft_weight, self.anchor_weight]
+        if not all(0 <= weight < math.inf for weight in weights) or not any(weights):
+            remedy = "Give weights of 0 or more, and one above 0"
+            raise SettingsError("The recipe learns from nothing", value=weights, remedy=remedy)
+        if not 0 <= self.smoothing < 0.5:
+            raise SettingsError("The recipe's smoothing must be at least 0 and below 0.5", value=self.smoothing)
+        for name in ("learning_rate", "clip", "timestep_shift", "text_beta", "image_beta", "epochs"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(self, name))
+        for name in ("batch", "tokens_per_pack", "lora_rank", "save_every", "log_every"):
+            if getattr(self, name) < 1:
+                raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
+        if self.save_every % self.log_every:
+            raise SettingsError("The recipe's save_every must be a multiple of log_every", value=self.save_every)
+        if not self.experts:
+            raise SettingsError("The recipe trains no expert", remedy='Name "und", "gen" or both in experts')
+
+    @property
+    def lora_targets(self) -> str:
+        return LORA_TARGETS.replace("(und|gen)", f"({'|'.join(self.experts)})")
+
+
 def binding(recipe, *files: str) -> dict:
     """The recipe's keys but for ``NOT_BINDING``, as JSON gives them back, and fingerprints of those in ``files``."""
     values = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}

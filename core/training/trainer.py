@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import torch
 import torch.distributed as dist
@@ -26,6 +27,7 @@ from tqdm import tqdm
 from core.data.packing import Pack
 from core.data.records import read_records
 from core.errors import CheckpointError, SettingsError
+from core.model.adapter import add_adapter
 from core.model.checkpoint import Checkpoint, load, pick_device, save
 from core.model.objective import Objective, normalised
 from core.model.unified import UnifiedModel
@@ -35,6 +37,9 @@ from core.training.latents import PosteriorCache
 from core.training.monitor import Monitor, sample_grid
 from core.training.recipe import PARTS, TrainRecipe
 from core.training.state import RunStates, begin_optimizer
+
+if TYPE_CHECKING:
+    from peft import PeftModel
 
 STOPPED = 143
 """Exit status of a run that was asked to end (128 + SIGTERM), as a shell would give it."""
@@ -266,13 +271,9 @@ def choose_trained(model: UnifiedModel, recipe: TrainRecipe) -> dict[str, nn.Par
     return trained
 
 
-def add_adapters(model: UnifiedModel, recipe: TrainRecipe):
-    """Puts LoRA adapters into the model (peft) and returns peft's wrapper; the model itself runs with them."""
-    from peft import LoraConfig, get_peft_model
-
-    torch.manual_seed(recipe.seed)
-    config = LoraConfig(r=recipe.lora_rank, lora_alpha=recipe.lora_alpha, target_modules=recipe.lora_targets)
-    return get_peft_model(model, config)
+def add_adapters(model: UnifiedModel, recipe: TrainRecipe) -> PeftModel:
+    """Those of the recipe."""
+    return add_adapter(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets, recipe.seed)
 
 
 def learning_rate(step: int, recipe: TrainRecipe) -> float:
