@@ -234,7 +234,11 @@ class Runs:
 
 @dataclass(frozen=True)
 class Base:
-    """The checkpoint below all versions. ``fingerprint`` is None where it is not on this machine yet."""
+    """The checkpoint that is served where no version is promoted.
+
+    Attributes:
+        fingerprint: of its weights without an adapter; None where they are not on this machine yet.
+    """
 
     name: str
     fingerprint: str | None
@@ -247,7 +251,7 @@ def base() -> Base:
     try:
         if is_learned(folder):
             lineage = Lineage.read(folder)
-            return Base(lineage.base, lineage.base_fingerprint)
+            return Base(lineage.name, lineage.base_fingerprint)
         if folder.is_dir():
             return Base(ModelConfig.from_folder(folder).version or folder.resolve().name, fingerprint(folder))
         folder = _downloaded(source)
@@ -259,7 +263,7 @@ def base() -> Base:
 def recipes() -> dict[str, str]:
     """File names of what a run can follow, the default first, and what each says of itself."""
     names = sorted((one.name for one in RECIPES.glob("*.json")), key=lambda one: (one != "default.json", one))
-    return {name: str(_json(RECIPES / name).get("description") or "") for name in names}
+    return {name: str(_json(RECIPES / name).get("about") or "") for name in names}
 
 
 def _downloaded(source: str) -> Path:

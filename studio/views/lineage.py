@@ -102,7 +102,9 @@ def _dot(
     for parent in {one.lineage.parent for one in line} - {one.name for one in line}:
         yield _node(f"version {parent}", [parent, "the base"])
     for snapshot in {one.snapshot_id: snapshots[one.snapshot_id] for one in line}.values():
-        yield _node(f"snapshot {snapshot.id}", [f"Snapshot {snapshot.sha256[:8]}"], gone=snapshot.emptied, more="shape=folder")
+        yield _node(
+            f"snapshot {snapshot.id}", [f"Snapshot {snapshot.sha256[:8]}"], gone=snapshot.emptied, more="shape=folder"
+        )
         for project in snapshot.rules.projects:
             yield f"{_quoted(f'project {names.get(project, project)}')} -> {_quoted(f'snapshot {snapshot.id}')}"
     for project in {names.get(of, of) for one in line for of in snapshots[one.snapshot_id].rules.projects}:

@@ -92,7 +92,9 @@ def _warnings(person: Person, version: VersionInfo, versions: list[VersionInfo],
         if st.button("Learn again without it", key=f"without {version.id}"):
             _again(person, version, versions)
     elif below.fingerprint not in (None, version.lineage.base_fingerprint):
-        st.info(f"It was learned on another base ({version.lineage.base}) than the one that runs here ({below.name}).")
+        of = version.lineage
+        there, here = f"{of.base}, {of.base_fingerprint[:8]}", f"{below.name}, {below.fingerprint[:8]}"
+        st.info(f"It was learned on another base ({there}) than the one that runs here ({here}).")
         if st.button("Learn it again on the new base", key=f"anew {version.id}"):
             _again(person, version, versions)
 
@@ -132,31 +134,27 @@ def _measured(metrics: dict) -> None:
                 "measure": one.get("metric"),
                 "parent": one.get("old"),
                 "this": one.get("new"),
-                "95% interval of the difference": _interval(one),
+                "the parent's 95% interval": _interval(one),
             }
             for one in tasks
         ]
         number = st.column_config.NumberColumn(format="%.3f")
         st.dataframe(rows, hide_index=True, column_config={"parent": number, "this": number}, alt="Tasks, measured")
-    if held_out := metrics.get("held_out"):
-        st.write("On preferences that it has not seen: " + "; ".join(_told(held_out)) + ".")
+    if why := metrics.get("stopped"):
+        st.write(f"It ended early: {context.plain(str(why))}.")
+    held_out = metrics.get("held_out") or {}
+    for kind in ("text", "image"):
+        if pairs := held_out.get(f"{kind}_pairs"):
+            right, margin = held_out.get(f"{kind}_accuracy", 0), held_out.get(f"{kind}_margin", 0)
+            st.write(
+                f"On {pairs:,} pairs of {kind}s that were held out, the chosen side gained more than the rejected one in "
+                f"{right:.0%}, by {margin:.4g} in the mean."
+            )
 
 
 def _interval(one: dict) -> str:
     low, high = one.get("low"), one.get("high")
-    return "" if low is None or high is None else f"{low:+.3f} to {high:+.3f}"
-
-
-def _told(values: dict, within: str = "") -> list[str]:
-    """Numbers, however deep, each with its name."""
-    found = []
-    for name, value in values.items():
-        words = f"{within} {name}".strip().replace("_", " ")
-        if isinstance(value, dict):
-            found += _told(value, words)
-        elif isinstance(value, int | float) and not isinstance(value, bool):
-            found.append(f"{words} {value:.3f}" if isinstance(value, float) else f"{words} {value:,}")
-    return found
+    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
 
 
 def _gate(person: Person, version: VersionInfo, gate: Gate) -> None:
@@ -199,9 +197,9 @@ def _missing(version: VersionInfo, gate: Gate) -> str:
     if version.tainted:
         return "it has learned from something that was withdrawn. Learn again without it."
     if version.project_id is None:
-        return "it was not compared blindly with its parent. Learn it again with held-out requests to compare."
+        return "it was not compared with its parent: nobody asked for that, or both answer every request alike."
     if gate.low is None:
-        return "nobody's comparisons count yet. Open the project above, and let people take part."
+        return "nobody's comparisons count yet. Let people take part in the project above, and have it open."
     if gate.low <= EVEN:
         lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
         return f"{lower}. Let more be compared, or learn from more."

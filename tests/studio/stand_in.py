@@ -79,7 +79,7 @@ class Learning:
         tasks = [dict(zip(names, one, strict=True)) for one in tasks]
         lineage = Lineage(
             self.asked.name, parent, base.name, base.fingerprint, self.asked.snapshot, {"pair, train": 16}, 20,
-            {"steps": STEPS, "beta": 0.1}, "", {"tasks": tasks, "held_out": {"text_accuracy": 0.75, "pairs": 4}},
+            {"steps": STEPS, "beta": 0.1}, "", {"tasks": tasks, "held_out": {"image_accuracy": 0.75, "image_pairs": 4}},
             datetime.now(UTC).isoformat(),
         )  # fmt: skip
         with open_store(data_folder()) as store:
@@ -112,7 +112,7 @@ def main() -> int:
         folder = data_folder() / "recipes"
         folder.mkdir(exist_ok=True)
         for name in RECIPES:
-            (folder / name).write_text(json.dumps({"description": f"What {name} is for."}))
+            (folder / name).write_text(json.dumps({"about": f"What {name} is for."}))
         runs.COMMAND, runs.RECIPES = (sys.executable, "-m", "tests.studio.stand_in", "learn"), folder
         return app.main()
     parser = argparse.ArgumentParser()
