@@ -63,9 +63,9 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
     chosen = st.selectbox("Snapshot", list(found), place, format_func=lambda one: _named(found[one], projects))
     st.caption(counted(found[chosen].counts))
     first, second = st.columns(2)
-    bases = _bases(versions, base)
-    place = list(bases).index(asked["base"]) if asked.get("base") in bases else 0
-    start = first.selectbox("Start from", list(bases), place, format_func=bases.get)
+    able = bases(versions, base)
+    place = list(able).index(asked["base"]) if asked.get("base") in able else 0
+    start = first.selectbox("Start from", list(able), place, format_func=able.get)
     known = recipes()
     place = list(known).index(asked["recipe"]) if asked.get("recipe") in known else 0
     recipe = second.selectbox("Recipe", list(known), place, format_func=lambda one: one.removesuffix(".json"))
@@ -90,7 +90,7 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
             context.problem(error)
 
 
-def _bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:
+def bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:
     """What one can start from, the served one first. The base checkpoint has no name of its own here."""
     fits = [one for one in versions if base.fingerprint in (None, one.lineage.base_fingerprint)]
     able = {one.name: one.name for one in fits if not one.tainted}

@@ -90,16 +90,16 @@ def _warnings(person: Person, version: VersionInfo, versions: list[VersionInfo],
     if version.tainted:
         st.warning(SEEN)
         if st.button("Learn again without it", key=f"without {version.id}"):
-            _again(person, version, versions)
+            _again(person, version, versions, below)
     elif below.fingerprint not in (None, version.lineage.base_fingerprint):
         of = version.lineage
         there, here = f"{of.base}, {of.base_fingerprint[:8]}", f"{below.name}, {below.fingerprint[:8]}"
         st.info(f"It was learned on another base ({there}) than the one that runs here ({here}).")
         if st.button("Learn it again on the new base", key=f"anew {version.id}"):
-            _again(person, version, versions)
+            _again(person, version, versions, below)
 
 
-def _again(person: Person, version: VersionInfo, versions: list[VersionInfo]) -> None:
+def _again(person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base) -> None:
     """Fills the learning form in: the same recipe and parent, and the snapshot, made again where it was emptied."""
     store = context.store()
     try:
@@ -110,18 +110,16 @@ def _again(person: Person, version: VersionInfo, versions: list[VersionInfo]) ->
     except UniMedError as error:
         context.problem(error)
         return
-    parents = {one.name: one for one in versions}
-    order = context.runs().order(version.name)
-    parent = parents.get(version.lineage.parent)
+    order, parent = context.runs().order(version.name), version.lineage.parent
+    was_learned = any(one.name == parent for one in versions)
     asked = {
         "snapshot": snapshot.sha256,
-        "base": parent.name if parent else "",
+        "base": parent if was_learned else "",
         "recipe": order.recipe if order else "",
     }
     st.query_params.from_dict(asked)
-    more = (
-        f" Its parent {parent.name} has seen it as well: learn that again first." if parent and parent.tainted else ""
-    )
+    lost = was_learned and parent not in learning.bases(versions, below)
+    more = f" But its parent {parent} cannot be started from any more: learn that one again first." if lost else ""
     context.done(f"The form below is filled in as for {version.name}: press Learn from it.{more}")
 
 
@@ -147,8 +145,8 @@ def _measured(metrics: dict) -> None:
         if pairs := held_out.get(f"{kind}_pairs"):
             right, margin = held_out.get(f"{kind}_accuracy", 0), held_out.get(f"{kind}_margin", 0)
             st.write(
-                f"On {pairs:,} pairs of {kind}s that were held out, the chosen side gained more than the rejected one in "
-                f"{right:.0%}, by {margin:.4g} in the mean."
+                f"On {pairs:,} pairs of {kind}s that were held out, the chosen side gained more than the rejected one "
+                f"in {right:.0%}, by {margin:.4g} in the mean."
             )
 
 
