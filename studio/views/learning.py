@@ -17,6 +17,7 @@ from studio.views.snapshots import counted
 EVERY_SECONDS = 2
 COMPARE = 40
 """So many held-out requests two versions answer by default, for people to compare."""
+NAME, SUGGESTED = "new name", "suggested name"
 PHASES = {
     "starting": "Starting", "learning": "Learning", "evaluating": "Measuring",
     "comparing": "Making what people compare",
@@ -77,7 +78,10 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
     taken = {base.name, *(one.name for one in versions), *context.runs().names()}
     default = _free(f"{start or base.name}-{chosen[:6]}", taken)
     first, second = st.columns(2)
-    name = first.text_input("Name of the new version", default, max_chars=80, key=f"name {default}")
+    said = st.session_state
+    if NAME not in said or said.get(SUGGESTED) != default:  # of another snapshot, or another base
+        said[NAME] = said[SUGGESTED] = default
+    name = first.text_input("Name of the new version", max_chars=80, key=NAME)
     told = "On so many requests that nothing was learned from, both answer, and people say blindly which is better."
     compare = second.number_input("Held-out requests to compare", 1, 1000, COMPARE, help=told)
     if st.button("Learn from it", type="primary"):

@@ -72,7 +72,7 @@ def version(studio: Studio, name: str) -> VersionInfo:
 
 
 def still(page: Page) -> None:
-    """Waits until the page is drawn: a field that is drawn anew stands beside the old one until then."""
+    """Waits until the page is drawn: what is drawn anew would close a list that is open."""
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
@@ -109,7 +109,6 @@ def test_from_a_snapshot_to_a_candidate_while_everything_is_killed(studio: Studi
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Make a snapshot").click()
     page.get_by_role("link", name="Learn from it").click()
-    still(page)
     expect(page.get_by_label("Name of the new version")).to_have_value("nano-v1-" + snapshot(studio)[:6])
     learn(page, FIRST)
     expect(page.get_by_text(f"Learning: {HELD_AT} of {STEPS}")).to_be_visible()
@@ -196,7 +195,6 @@ def test_a_version_that_is_not_better_cannot_be_promoted(studio: Studio, log_in:
     page.goto(f"{studio.url}versions")
     page.get_by_role("combobox", name="Start from").click()
     page.get_by_role("option", name=FIRST).click()
-    still(page)
     expect(page.get_by_label("Name of the new version")).to_have_value(f"{FIRST}-{snapshot(studio)[:6]}")
     learn(page, SECOND)
     expect(page.get_by_text(f"{SECOND} is learned, and a candidate now.")).to_be_visible()
@@ -270,7 +268,6 @@ def test_what_has_seen_a_withdrawn_patient_is_named_and_learned_again(studio: St
     expect(page.get_by_text(f"The form below is filled in as for {FIRST}")).to_be_visible()
     again = snapshot(studio)
     assert again != emptied
-    still(page)
     expect(page.get_by_label("Name of the new version")).to_have_value(f"nano-v1-{again[:6]}")
     learn(page, "sharper-3")
     expect(page.get_by_text("sharper-3 is learned, and a candidate now.")).to_be_visible()
