@@ -18,7 +18,7 @@ FLOORS = (
     ("core.evaluation",),
     ("core.training",),
     ("demo", "studio"),
-    ("app", "core.__main__"),
+    ("app", "core.__main__", "core.commands"),
 )
 FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in modules}
 # They run on machines that have no torch, and a page of the studio must open in a second.

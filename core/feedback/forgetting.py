@@ -10,7 +10,7 @@ from itertools import islice
 from sqlalchemy import ColumnElement, Select, delete, func, or_, select
 from sqlalchemy.orm import Session
 
-from core.feedback import models, tombstones
+from core.feedback import audit, models, snapshots, tombstones, trust
 from core.feedback.blobs import Blobs
 from core.feedback.database import Database
 from core.feedback.models import Comparison, Generation, GenerationPicture, Rating, Response
@@ -46,7 +46,7 @@ def summary(session: Session, consent_id: str) -> Summary:
 
 def end_consent(database: Database, blobs: Blobs, consent_id: str, now: datetime) -> int:
     """Deletes all that hangs on a consent, and marks it as withdrawn; the studio's items that showed some of it are
-    withdrawn as well. Returns how many rows were its own.
+    withdrawn as well, and the snapshots that learned from it are emptied. Returns how many rows were its own.
 
     Raises:
         FeedbackError: the database cannot be written, and nothing has changed; or a picture cannot be deleted.
@@ -61,6 +61,8 @@ def end_consent(database: Database, blobs: Blobs, consent_id: str, now: datetime
         query = select(GenerationPicture.sha256).where(GenerationPicture.generation_id.in_(own)).distinct()
         pictures = session.scalars(query).all()
         tombstones.withdraw_items(session, None, set(session.scalars(_with_corrections(consent_id))), now)
+        audit.hold(session)  # no snapshot is made of it meanwhile
+        snapshots.empty(session, None, trust.grounds(session, consent_id), now, visitors=True)
         for rows in (Rating, Comparison, Response, Generation):  # their rows take along what others said of them
             session.execute(delete(rows).where(rows.consent_id == consent_id))
         consent.withdrawn_at = now

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from dataclasses import dataclass
 from datetime import datetime
 from functools import cache
@@ -123,7 +123,7 @@ def item_at(database: Database, project_id: str, place: int) -> str | None:
 
 
 def _batch(session: Session, project: Project, items: list[Item]) -> Iterator[Judged]:
-    outputs = _outputs(session, [one for item in items for one in item.response_ids])
+    outputs = outputs_of(session, [one for item in items for one in item.response_ids])
     plan = Plan.from_json(project.plan)
     needed = _needed(session, project, plan)
     newest: dict[str, dict[str, Row]] = {item.id: {} for item in items}
@@ -159,7 +159,8 @@ def _needed(session: Session, project: Project, plan: Plan) -> Callable[[Item], 
     return lambda item: max(1, groups[item.place % plan.groups])
 
 
-def _outputs(session: Session, ids: list[str]) -> dict[str, Output]:
+def outputs_of(session: Session, ids: Collection[str]) -> dict[str, Output]:
+    """Responses by their ids, each with where it comes from."""
     secret = secret_of(session)
     return {
         response.id: Output(

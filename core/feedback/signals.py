@@ -82,7 +82,7 @@ def signals(items: Iterable[Settled], losses: Losses) -> Iterator[Signal]:
         else:
             yield from _rated(item, score, losses)
             if item.item.outputs[0].inputs:
-                requests.setdefault(_request(item.item.outputs[0]), []).append((score, item))
+                requests.setdefault(request(item.item.outputs[0]), []).append((score, item))
     for of_request in requests.values():
         yield from _apart(of_request)
 
@@ -92,12 +92,12 @@ def _corrected(item: Settled, losses: Losses) -> Iterator[Signal]:
     chosen = {"type": "text", "text": text}
     yield _signal(SFT, item, output, chosen)
     if text != output.text:
-        yield _signal(PAIR, item, output, chosen, _segment(output), edit=True)
+        yield _signal(PAIR, item, output, chosen, segment(output), edit=True)
 
 
 def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
     outputs = item.item.outputs
-    if len({_request(output) for output in outputs}) > 1:
+    if len({request(output) for output in outputs}) > 1:
         losses["outputs of different requests or patients"] += 1
         return
     any_pair = False
@@ -107,10 +107,10 @@ def _compared(item: Settled, losses: Losses) -> Iterator[Signal]:
         if best is None or 2 * most <= len(item.said):
             continue
         better, worse = outputs[best], outputs[first + second - best]
-        if _segment(better) == _segment(worse):
+        if segment(better) == segment(worse):
             continue
         any_pair = True
-        yield _signal(PAIR, item, better, _segment(better), _segment(worse), most / len(item.said))
+        yield _signal(PAIR, item, better, segment(better), segment(worse), most / len(item.said))
     if not any_pair:
         losses["tie, both bad, no majority, or alike"] += 1
 
@@ -129,10 +129,10 @@ def winner(answer: dict, first: int, second: int) -> int | None:
 def _rated(item: Settled, score: float, losses: Losses) -> Iterator[Signal]:
     output = item.item.outputs[0]
     if score >= GOOD:
-        yield _signal(SFT, item, output, _segment(output))
-        yield _signal(UNPAIRED, item, output, _segment(output))
+        yield _signal(SFT, item, output, segment(output))
+        yield _signal(UNPAIRED, item, output, segment(output))
     elif score <= BAD:
-        yield _signal(UNPAIRED, item, output, None, _segment(output), regions=_regions(item))
+        yield _signal(UNPAIRED, item, output, None, segment(output), regions=_regions(item))
     else:
         losses["neither good nor bad"] += 1
 
@@ -143,10 +143,10 @@ def _apart(rated: list[tuple[float, Settled]]) -> Iterator[Signal]:
     output = better.item.outputs[0]
     for score, worse in rated:
         rejected = worse.item.outputs[0]
-        if best - score < MARGIN or _segment(output) == _segment(rejected):
+        if best - score < MARGIN or segment(output) == segment(rejected):
             continue
         said = Settled(better.item, better.said + worse.said)
-        yield _signal(PAIR, said, output, _segment(output), _segment(rejected), regions=_regions(worse))
+        yield _signal(PAIR, said, output, segment(output), segment(rejected), regions=_regions(worse))
 
 
 def _overall(item: Settled) -> float | None:
@@ -158,13 +158,14 @@ def _regions(item: Settled) -> list[dict]:
     return [region for one in item.said for region in one.answer["regions"]]
 
 
-def _segment(output: Output) -> dict:
+def segment(output: Output) -> dict:
+    """What was put out, as a side of a signal."""
     if output.kind == "text":
         return {"type": "text", "text": output.text}
     return {"type": "image", "sha256": output.sha256, "width": output.width, "height": output.height}
 
 
-def _request(output: Output) -> str:
+def request(output: Output) -> str:
     """What outputs must have in common to be compared."""
     return json.dumps([output.task, output.inputs, output.patient], sort_keys=True)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import hashlib
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import asdict, dataclass
 from datetime import datetime
 
@@ -16,12 +16,12 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit
+from core.feedback import audit, visitors
 from core.feedback.columns import columns
 from core.feedback.database import Database
 from core.feedback.judged import judged
 from core.feedback.leaving import Losses
-from core.feedback.models import ModelVersion, new_id
+from core.feedback.models import ModelVersion, new_id, utc_now
 from core.feedback.people import Person
 from core.feedback.settling import settled
 from core.feedback.signals import Signal, signals
@@ -40,12 +40,14 @@ class Rules:
         test_share: of the patients (or requests, where none is known) whose signals are held out.
         seed: of that split.
         least_gold: raters who are right on fewer of the gold items are mistrusted; 0 trusts everybody.
+        visitors: whether what visitors of the demo said counts, where it was confirmed in one of the projects.
     """
 
     projects: tuple[str, ...]
     test_share: float = 0.2
     seed: int = 0
     least_gold: float = 0.0
+    visitors: bool = False
 
     def __post_init__(self) -> None:
         if not self.projects or not 0 <= self.test_share < 1 or not 0 <= self.least_gold <= 1:
@@ -84,29 +86,36 @@ class Snapshots:
         """
         by.need("maintainer")
         losses: Losses = Counter()
-        found = [signal for project_id in rules.projects for signal in self._signals(project_id, rules, losses)]
-        contents = [signal.to_json() | {"split": split(signal.group, rules)} for signal in found]
-        if not contents:
-            remedy = f"Judge more first. Left out: {dict(losses)}" if losses else "Judge something first"
-            raise FeedbackError("There is nothing to learn yet", remedy=remedy)
-        name = digest(rules, contents)
+        mistrusted = {project_id: self._mistrusted(project_id, rules) for project_id in rules.projects}
+        found = [
+            signal
+            for project_id in rules.projects
+            for signal in signals(settled(judged(self._database, project_id), losses, mistrusted[project_id]), losses)
+        ]
         with self._database.writing() as session:
             audit.hold(session)
+            if rules.visitors:
+                found += _only_new(visitors.confirmed(session, mistrusted, utc_now(), losses), found, losses)
+            contents = [signal.to_json() | {"split": split(signal.group, rules)} for signal in found]
+            if not contents:
+                remedy = f"Judge more first. Left out: {dict(losses)}" if losses else "Judge something first"
+                raise FeedbackError("There is nothing to learn yet", remedy=remedy)
+            name = digest(asdict(rules), contents)
             there = session.scalar(select(Snapshot).where(Snapshot.sha256 == name))
             if there is None:
                 _need_all(session, contents)
                 there = self._write(session, by, rules, name, contents, losses, replaces)
             return _info(session, there)
 
-    def _signals(self, project_id: str, rules: Rules, losses: Losses) -> Iterator[Signal]:
+    def _mistrusted(self, project_id: str, rules: Rules) -> set[str]:
+        """The raters of a project whose word does not count."""
         with self._database.reading() as session:
             if session.get(Project, project_id) is None:
                 raise FeedbackError("There is no such project", value=project_id)
-        mistrusted: set[str] = set()
-        if rules.least_gold:
-            standing = standings(columns(self._database, project_id, None))
-            mistrusted = {one.rater for one in standing if one.gold is not None and one.gold < rules.least_gold}
-        yield from signals(settled(judged(self._database, project_id), losses, mistrusted), losses)
+        if not rules.least_gold:
+            return set()
+        standing = standings(columns(self._database, project_id, None))
+        return {one.rater for one in standing if one.gold is not None and one.gold < rules.least_gold}
 
     @staticmethod
     def _write(
@@ -148,6 +157,20 @@ class Snapshots:
                 _info(session, one) for one in session.scalars(select(Snapshot).order_by(Snapshot.created_at.desc()))
             ]
 
+    def find(self, sha256: str) -> SnapshotInfo:
+        """The snapshot whose SHA-256 begins so.
+
+        Raises:
+            FeedbackError: there is none, or more than one.
+        """
+        with self._database.reading() as session:
+            query = select(Snapshot).where(Snapshot.sha256.startswith(sha256, autoescape=True)).limit(2)
+            found = session.scalars(query).all() if sha256 else []
+            if len(found) != 1:
+                what = "Several snapshots begin so" if found else "There is no such snapshot"
+                raise FeedbackError(what, value=sha256, remedy="Copy its SHA-256 from the page Snapshots")
+            return _info(session, found[0])
+
     def read(self, sha256: str) -> list[dict]:
         """The signals of a snapshot, each with its ``split``.
 
@@ -155,12 +178,12 @@ class Snapshots:
             FeedbackError: there is none, it was emptied, or it is not as it was written.
         """
         with self._database.reading(snapshot=True) as session:
-            snapshot = named(session, sha256)
+            snapshot = _named(session, sha256)
             if snapshot.emptied_at is not None:
                 remedy = "Make it again: something that it rests on was withdrawn"
                 raise FeedbackError("The snapshot was emptied", value=sha256, remedy=remedy)
             contents = read(session, snapshot)
-            if digest(_rules(snapshot), contents) != sha256:
+            if digest(snapshot.rules, contents) != sha256:
                 raise FeedbackError("The snapshot is not as it was written", value=sha256, remedy="Make it again")
             return contents
 
@@ -171,8 +194,12 @@ def split(group: str, rules: Rules) -> str:
     return TEST if drawn < rules.test_share else TRAIN
 
 
-def digest(rules: Rules, contents: list[dict]) -> str:
-    return audit.sha256([asdict(rules), contents])
+def digest(rules: dict, contents: list[dict]) -> str:
+    """
+    Args:
+        rules: as they are written down: a snapshot keeps its name when later rules say more.
+    """
+    return audit.sha256([rules, contents])
 
 
 def read(session: Session, snapshot: Snapshot) -> list[dict]:
@@ -189,25 +216,46 @@ def verify(session: Session) -> Iterator[str]:
                 yield f"snapshot_signals: {snapshot.id} was emptied, and has some"
             continue
         query = select(SnapshotPart.judgement_id).where(SnapshotPart.snapshot_id == snapshot.id)
-        whole = digest(_rules(snapshot), contents) == snapshot.sha256
+        whole = digest(snapshot.rules, contents) == snapshot.sha256
         if not whole or sorted(session.scalars(query)) != _parts(contents):
             yield f"snapshot_signals: those of {snapshot.id} were changed"
 
 
-def empty(session: Session, by: str | None, judgement_ids: Collection[str], now: datetime) -> int:
-    """Empties the snapshots that rest on judgements which are being withdrawn. Returns how many those were."""
+def empty(
+    session: Session, by: str | None, judgement_ids: Collection[str], now: datetime, visitors: bool = False
+) -> int:  # fmt: skip
+    """Empties the snapshots that rest on judgements which are being withdrawn. Returns how many those were.
+
+    Args:
+        visitors: only those that learned from visitors, one of whom withdraws what these judgements have confirmed.
+    """
     found: dict[str, Snapshot] = {}
     ids = sorted(judgement_ids)
     for start in range(0, len(ids), BATCH):
         query = select(Snapshot).join(SnapshotPart, SnapshotPart.snapshot_id == Snapshot.id)
         query = query.where(SnapshotPart.judgement_id.in_(ids[start : start + BATCH]), Snapshot.emptied_at.is_(None))
-        found |= {one.id: one for one in session.scalars(query)}
+        found |= {one.id: one for one in session.scalars(query) if not visitors or _rules(one).visitors}
     for snapshot_id, snapshot in sorted(found.items()):
         of = delete(SnapshotSignal).where(SnapshotSignal.snapshot_id == snapshot_id)
         session.execute(of, execution_options={"synchronize_session": False})
         snapshot.emptied_at = now
         audit.record(session, by, audit.WITHDRAW, snapshot)
     return len(found)
+
+
+def _only_new(found: Iterable[Signal], known: list[Signal], losses: Losses) -> Iterator[Signal]:
+    """Leaves out what clinicians have said themselves: it would count twice."""
+    seen = {_lesson(signal) for signal in known}
+    for signal in found:
+        if _lesson(signal) in seen:
+            losses["of a visitor, and said by clinicians as well"] += 1
+            continue
+        seen.add(_lesson(signal))
+        yield signal
+
+
+def _lesson(signal: Signal) -> bytes:
+    return audit.canonical([signal.kind, signal.task, signal.inputs, signal.chosen, signal.rejected])
 
 
 def _info(session: Session, snapshot: Snapshot) -> SnapshotInfo:
@@ -247,11 +295,7 @@ def _need_all(session: Session, contents: list[dict]) -> None:
             raise FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
 
 
-def named(session: Session, sha256: str) -> Snapshot:
-    """
-    Raises:
-        FeedbackError: there is none of that content.
-    """
+def _named(session: Session, sha256: str) -> Snapshot:
     snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == sha256))
     if snapshot is None:
         raise FeedbackError("There is no such snapshot", value=sha256)

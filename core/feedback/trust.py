@@ -1,5 +1,5 @@
-"""What visitors of the demo say is marked once a clinician agrees: untrusted feedback becomes confirmed or rejected. So
-far nothing but the page of an item reads that mark.
+"""What visitors of the demo say is marked once a clinician agrees: untrusted feedback becomes confirmed or rejected.
+What is confirmed may be learned from (``core.feedback.visitors``).
 
 It follows from what is said in the studio of the same output, and goes back with it: a thumb or a correction from how
 the output was rated or whether it was accepted, a vote from who has won. Where clinicians differ, nothing follows until
@@ -97,9 +97,33 @@ def follow(session: Session, project: Project, item: Item) -> None:
         now = session.get(type(row), row.id, with_for_update=True, populate_existing=True)
         if now is None:
             continue
-        trust, ground = _agreed(now, verdict, said)
-        if now.trust != trust and _may_follow(session, now, trust, item):
-            _change(session, ground and ground.user_id, FOLLOW, now, trust, item, ground and ground.id)
+        trust, told = _agreed(now, verdict, said)
+        same = now.trust == trust and (trust == UNTRUSTED or ground(session, now) is not None)
+        if not same and _may_follow(session, now, trust, item):
+            _change(session, told and told.user_id, FOLLOW, now, trust, item, told and told.id)
+
+
+def ground(session: Session, row: Feedback) -> Judgement | None:
+    """The judgement by which something counts for what it does; None where that was withdrawn."""
+    last = _last(session, row)
+    found = last and last.after["judgement"] and session.get(Judgement, last.after["judgement"])
+    return found if found and found.withdrawn_at is None else None
+
+
+def grounds(session: Session, consent_id: str) -> set[str]:
+    """The judgements on which it ever rested what a visitor's feedback counts for."""
+    found: set[str] = set()
+    for name, table in TABLES.items():
+        own = select(table.id).where(table.consent_id == consent_id)
+        events = select(AuditEvent.after).where(AuditEvent.subject == name, AuditEvent.subject_id.in_(own))
+        found |= {after["judgement"] for after in session.scalars(events) if after["judgement"]}
+    return found
+
+
+def _last(session: Session, row: Feedback) -> AuditEvent | None:
+    """The newest event that says what something counts for."""
+    of = AuditEvent.subject == row.__tablename__, AuditEvent.subject_id == row.id
+    return session.scalar(select(AuditEvent).where(*of).order_by(AuditEvent.seq.desc()).limit(1))
 
 
 def _agreed(row: Feedback, verdict: Verdict, said: list[Judgement]) -> tuple[str, Judgement | None]:
@@ -108,25 +132,24 @@ def _agreed(row: Feedback, verdict: Verdict, said: list[Judgement]) -> tuple[str
     told = [(agrees, one) for agrees, one in verdicts if agrees is not None]
     if len({agrees for agrees, _ in told}) != 1:
         return UNTRUSTED, None
-    agrees, ground = told[-1]
-    return CONFIRMED if agrees else REJECTED, ground
+    agrees, judgement = told[-1]
+    return CONFIRMED if agrees else REJECTED, judgement
 
 
 def _may_follow(session: Session, row: Feedback, trust: str, item: Item) -> bool:
     """Not what somebody decided by hand, and back to untrusted only what rests on this item. A thumb that the visitor
     has changed since is a new one."""
-    of = AuditEvent.subject == row.__tablename__, AuditEvent.subject_id == row.id
-    last = session.scalar(select(AuditEvent).where(*of).order_by(AuditEvent.seq.desc()).limit(1))
+    last = _last(session, row)
     if last is None or last.at < row.created_at:
         return trust != UNTRUSTED
     return last.action == FOLLOW and (trust != UNTRUSTED or last.after["item"] == item.id)
 
 
 def _change(
-    session: Session, user_id: str | None, action: str, row: Feedback, trust: str, item: Item, ground: str | None
+    session: Session, user_id: str | None, action: str, row: Feedback, trust: str, item: Item, judgement_id: str | None
 ) -> None:  # fmt: skip
     before, row.trust = {"trust": row.trust}, trust
-    after = {"trust": trust, "item": item.id, "judgement": ground}
+    after = {"trust": trust, "item": item.id, "judgement": judgement_id}
     audit.append(session, user_id, action, row.__tablename__, row.id, before, after)
 
 

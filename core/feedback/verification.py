@@ -16,7 +16,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, snapshots, versions
+from core.feedback import audit, descent, snapshots
 from core.feedback.audit import BATCH, ITEMS_OF, NEVER, WITHDRAW
 from core.feedback.counting import counting, dispute
 from core.feedback.models import Base, Rating
@@ -230,7 +230,7 @@ def _snapshots(session: Session) -> Iterator[str]:
 
 def _versions(session: Session) -> Iterator[str]:
     try:
-        yield from versions.verify(session)
+        yield from descent.verify(session)
     except UNREADABLE:
         yield "trainings: some cannot be read"
 

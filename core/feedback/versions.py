@@ -7,15 +7,15 @@ transaction each, with a reason, and stand in the log.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
 from datetime import datetime
 
 from sqlalchemy import select
-from sqlalchemy.orm import Session, aliased
+from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, runs
+from core.feedback import audit, descent, runs
 from core.feedback.database import Database
 from core.feedback.gate import EVEN, Gate, gate_of, score
 from core.feedback.judged import judged, rater_name
@@ -23,7 +23,6 @@ from core.feedback.models import ModelVersion, utc_now
 from core.feedback.people import Person
 from core.feedback.screen import screened
 from core.feedback.settling import settled
-from core.feedback.snapshots import named
 from core.feedback.studio_models import VERSION_STATES as STATES
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, Training
 from core.lineage import Lineage
@@ -85,7 +84,10 @@ class Versions:
             raise FeedbackError("A version cannot be made of itself", value=lineage.name)
         with self._database.writing() as session:
             audit.hold(session)
-            snapshot = named(session, lineage.snapshot)
+            snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == lineage.snapshot))
+            if snapshot is None:
+                what, remedy = "What it learned from is not in this database", "Register it where its snapshot was made"
+                raise FeedbackError(what, value=lineage.snapshot, remedy=remedy)
             version_id = runs.model_version(self._database, session, lineage.name, fingerprint)
             version = session.get_one(ModelVersion, version_id)
             known = session.get(Training, version_id)
@@ -105,7 +107,7 @@ class Versions:
     def all(self) -> list[VersionInfo]:
         """The newest first."""
         with self._database.reading() as session:
-            tainted = _tainted(session)
+            tainted = descent.tainted(session)
             query = select(Training, ModelVersion).join(ModelVersion, Training.version_id == ModelVersion.id)
             found = [_info(version, training, tainted) for training, version in session.execute(query)]
         return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
@@ -158,8 +160,8 @@ class Versions:
         """
         with self._database.reading() as session:
             _existing(session, version_id)
-            parents = _parents(session)
-            of = select(Training.snapshot_id).where(Training.version_id.in_(list(_line(version_id, parents))))
+            made_of = descent.parents(session)
+            of = select(Training.snapshot_id).where(Training.version_id.in_(list(descent.line(version_id, made_of))))
             query = select(
                 Project.id, Project.name, Judgement.user_id, Judgement.id, Judgement.withdrawn_at.is_not(None)
             )
@@ -177,8 +179,8 @@ class Versions:
             for start in range(0, len(ids), BATCH):
                 query = select(Training.version_id).join(SnapshotPart, SnapshotPart.snapshot_id == Training.snapshot_id)
                 seen |= set(session.scalars(query.where(SnapshotPart.judgement_id.in_(ids[start : start + BATCH]))))
-            parents = _parents(session)
-        return [one for one in self.all() if not seen.isdisjoint(_line(one.id, parents))]
+            made_of = descent.parents(session)
+        return [one for one in self.all() if not seen.isdisjoint(descent.line(one.id, made_of))]
 
     # What is served
 
@@ -206,7 +208,7 @@ class Versions:
 
     def _may_be_promoted(self, session: Session, training: Training) -> Gate:
         name = training.lineage["name"]
-        if training.version_id in _tainted(session):
+        if training.version_id in descent.tainted(session):
             remedy = "Make its snapshot again, and learn from that one"
             raise FeedbackError("The version rests on something that was withdrawn", value=name, remedy=remedy)
         if training.project_id is None:
@@ -269,48 +271,11 @@ class Versions:
             _change(session, by, "retire", training, RETIRED, reason)
 
 
-def verify(session: Session) -> Iterator[str]:
-    """Every version whose name, parent or snapshot is not what its lineage says, in words."""
-    parent, of_parent = aliased(ModelVersion), aliased(Training)
-    query = select(Training, ModelVersion.name, Snapshot.sha256, parent, of_parent.version_id)
-    query = query.join(ModelVersion, Training.version_id == ModelVersion.id)
-    query = query.join(Snapshot, Training.snapshot_id == Snapshot.id)
-    query = query.outerjoin(parent, ModelVersion.parent_id == parent.id)
-    query = query.outerjoin(of_parent, of_parent.version_id == parent.id).order_by(Training.version_id)
-    for training, name, sha256, made_of, learned in session.execute(query):
-        said = training.lineage
-        same = made_of is not None and made_of.name.startswith(said["parent"])
-        same = same and (learned is not None or made_of.fingerprint == said["base_fingerprint"])
-        if (name, sha256) != (said["name"], said["snapshot"]) or not same:
-            yield f"model_versions: what {training.version_id} was made of was changed"
-
-
 def _parent(database: Database, session: Session, lineage: Lineage) -> str:
     """The id of what a version was made of: a learned version of that name, or else the base."""
     learned = select(ModelVersion.id).join(Training, Training.version_id == ModelVersion.id)
     found = session.scalar(learned.where(ModelVersion.name == lineage.parent))
     return found or runs.model_version(database, session, lineage.parent, lineage.base_fingerprint)
-
-
-def _parents(session: Session) -> dict[str, str | None]:
-    return {row.id: row.parent_id for row in session.execute(select(ModelVersion.id, ModelVersion.parent_id))}
-
-
-def _line(version_id: str | None, parents: dict[str, str | None]) -> Iterator[str]:
-    """A version and all that it was made of."""
-    seen: set[str] = set()
-    while version_id is not None and version_id not in seen:
-        seen.add(version_id)
-        yield version_id
-        version_id = parents.get(version_id)
-
-
-def _tainted(session: Session) -> set[str]:
-    """The versions that have seen something that was withdrawn, and all that were made of these."""
-    query = select(Training.version_id).join(Snapshot, Training.snapshot_id == Snapshot.id)
-    emptied = set(session.scalars(query.where(Snapshot.emptied_at.is_not(None))))
-    parents = _parents(session)
-    return {one for one in session.scalars(select(Training.version_id)) if not emptied.isdisjoint(_line(one, parents))}
 
 
 def _change(
@@ -329,7 +294,7 @@ def _promoted(session: Session) -> Training | None:
 
 def _former(session: Session, last: Training) -> Training | None:
     """What the promoted version had replaced, without those that are tainted by now; None is the base."""
-    tainted, passed = _tainted(session), {last.version_id}
+    tainted, passed = descent.tainted(session), {last.version_id}
     before = last.replaced_id
     while before in tainted - passed:
         passed.add(before)

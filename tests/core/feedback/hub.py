@@ -1,4 +1,4 @@
-"""A small Hugging Face hub for dataset repositories, which speaks the endpoints that the mirror uses."""
+"""A small Hugging Face hub for repositories of datasets and models, which speaks the endpoints that we use."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ import json
 import re
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+
+COMMIT = "0" * 40
 
 
 class Repo:
@@ -48,16 +50,17 @@ class Hub:
                     status, headers = 401, {}
                 else:
                     status, said, headers = hub.handle(self.command, path, body)
-                content = json.dumps(said).encode()
+                content = said if isinstance(said, bytes) else json.dumps(said).encode()
                 self.send_response(status)
                 for name, value in {"Content-Type": "application/json", "Content-Length": len(content)}.items():
                     self.send_header(name, str(value))
                 for name, value in headers.items():
                     self.send_header(name, value)
                 self.end_headers()
-                self.wfile.write(content)
+                if self.command != "HEAD":
+                    self.wfile.write(content)
 
-            do_GET = do_POST = answer
+            do_GET = do_POST = do_HEAD = answer
 
         self._server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self._server.daemon_threads = True
@@ -71,16 +74,21 @@ class Hub:
         self._thread.join()
 
     def handle(self, method: str, path: str, body: bytes) -> tuple[int, object, dict[str, str]]:
-        """(status, JSON, headers) of a request that is allowed."""
+        """(status, JSON or the bytes of a file, headers) of a request that is allowed."""
         if path == "/api/repos/create":
             return self._create(json.loads(body))
-        name, rest = re.fullmatch(r"/api/datasets/([^/]+/[^/]+)(.*)", path).groups()
+        if path == "/api/validate-yaml":
+            return 200, {"errors": [], "warnings": []}, {}
+        if file := re.fullmatch(r"/([^/]+/[^/]+)/resolve/[^/]+/(.+)", path):
+            return self._file(*file.groups())
+        name, rest = re.fullmatch(r"/api/(?:datasets|models)/([^/]+/[^/]+)(.*)", path).groups()
         repo = self.repos.get(name)
         if repo is None:
             return 404, {"error": "Repository not found"}, {"X-Error-Code": "RepoNotFound"}
-        if rest in ("", "/revision/main"):
-            return 200, {"id": name, "sha": "0" * 40, "private": repo.private}, {}
-        if rest == "/tree/main":
+        if rest in ("", "/revision/main", f"/revision/{COMMIT}"):
+            siblings = [{"rfilename": file} for file in repo.head]
+            return 200, {"id": name, "sha": COMMIT, "private": repo.private, "siblings": siblings}, {}
+        if rest in ("/tree/main", f"/tree/{COMMIT}"):
             return 200, [_entry(path, content) for path, content in repo.head.items()], {}
         if rest == "/preupload/main":
             return 200, {"files": [_mode(file, repo.head) for file in json.loads(body)["files"]]}, {}
@@ -107,9 +115,15 @@ class Hub:
             return 200, {}, {}
         return 404, {"error": path}, {}
 
+    def _file(self, name: str, path: str) -> tuple[int, object, dict[str, str]]:
+        if name not in self.repos or path not in self.repos[name].head:
+            return 404, {"error": "Entry not found"}, {"X-Error-Code": "EntryNotFound"}
+        content = self.repos[name].head[path]
+        return 200, content, {"ETag": f'"{_git_digest(content)}"', "X-Repo-Commit": COMMIT}
+
     def _create(self, wanted: dict) -> tuple[int, object, dict[str, str]]:
         name = f"{wanted['organization']}/{wanted['name']}"
-        assert wanted["type"] == "dataset"
+        assert wanted.get("type", "model") in ("dataset", "model")
         known = name in self.repos
         self.repos.setdefault(name, Repo(wanted.get("visibility") == "private"))
         return 409 if known else 200, {"url": f"{self.url}/datasets/{name}"}, {}

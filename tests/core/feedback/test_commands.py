@@ -13,7 +13,8 @@ import pyarrow.parquet
 import pytest
 from pydicom.data import get_testdata_file
 
-from core.__main__ import _studio_store, main
+from core.__main__ import main
+from core.commands.store import studio_store
 from core.feedback.projects import NewItem
 from core.feedback.rubric import RUBRICS
 from core.feedback.studio import StudioStore
@@ -68,7 +69,7 @@ def test_accounts_are_made_on_the_machine(store: StudioStore, capsys: pytest.Cap
 
 def test_pictures_lie_where_the_settings_say(data: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("UNIMED_PICTURES", f"file://{data}/elsewhere")
-    with _studio_store() as store:
+    with studio_store() as store:
         sha256 = store.blobs.put(picture(1))
     assert (data / "elsewhere" / sha256[:2] / f"{sha256}.png").is_file()
     monkeypatch.setenv("UNIMED_PICTURES", "nothing://elsewhere")
@@ -80,7 +81,7 @@ def test_the_password_is_asked_for_twice(
 ) -> None:
     monkeypatch.delenv("UNIMED_PASSWORD")
     typed = iter([PASSWORD, PASSWORD + "!", PASSWORD, PASSWORD, "short", "short"])
-    monkeypatch.setattr("core.__main__.getpass", lambda prompt: next(typed))
+    monkeypatch.setattr("core.commands.feedback.getpass", lambda prompt: next(typed))
     assert add("mona", "maintainer") == 2
     assert "differ" in capsys.readouterr().err
     assert add("mona", "maintainer") == 0

@@ -14,9 +14,11 @@ from pathlib import Path
 
 import pytest
 import sqlalchemy as sa
+from alembic import command
 
 from core.config import ROOT
 from core.errors import AccessError, FeedbackError
+from core.feedback import database
 from core.feedback.gate import gate_of
 from core.feedback.models import Base
 from core.feedback.projects import NewItem
@@ -103,7 +105,7 @@ def test_a_base_that_has_made_nothing_here_is_written_down(team: Team, engine: s
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"snapshot": "0" * 64}, "no such snapshot"),
+        ({"snapshot": "0" * 64}, "not in this database"),
         ({"parent": "nano-2"}, "made of itself"),
         ({"created_at": "2026-03-01"}, "no moment"),
         ({"name": MODEL, "parent": "other"}, "Another version has that name"),
@@ -346,18 +348,35 @@ def test_the_database_itself_lets_one_be_promoted(team: Team, engine: sa.Engine)
         connection.execute(sa.text("UPDATE trainings SET state = 'promoted'"))
 
 
+def test_what_was_trained_before_there_was_a_registry_is_a_candidate(
+    open_studio: Callable[[], StudioStore], engine: sa.Engine
+) -> None:
+    team = Team.of(open_studio())
+    of = snapshot(team)
+    first = better(team, "nano-2", of)
+    registered(team, "nano-3", of, parent="nano-2", day=2)
+    team.store.versions.promote(team.maintainer, first, "Better.")
+    with engine.begin() as connection:
+        command.downgrade(database.configuration(connection), "0005")
+    store = open_studio()
+    assert states(store) == {"nano-2": "candidate", "nano-3": "candidate"} and list(store.verify()) == []
+    assert {one.name: (one.lineage.parent, one.lineage.snapshot) for one in store.versions.all()} == {
+        "nano-2": (MODEL, of.sha256), "nano-3": ("nano-2", of.sha256),
+    }  # fmt: skip
+
+
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
 def test_processes_that_are_killed_while_they_promote_leave_one_or_none_and_a_whole_log(
     team: Team, url: str, pictures: Path, engine: sa.Engine
 ) -> None:
     of, drawn = snapshot(team), random.Random(0)
     ids = [better(team, f"nano-{n}", of, day=n) for n in (2, 3)]
-    command = [sys.executable, "-m", "tests.core.feedback.promoter", url, str(pictures), *ids]
+    worker = [sys.executable, "-m", "tests.core.feedback.promoter", url, str(pictures), *ids]
     for _ in range(4):
         with ExitStack() as stack:
             processes = []
             for _ in range(2):
-                process = subprocess.Popen(command, cwd=ROOT, text=True, stdout=subprocess.PIPE)
+                process = subprocess.Popen(worker, cwd=ROOT, text=True, stdout=subprocess.PIPE)
                 stack.enter_context(process)
                 stack.callback(process.kill)
                 processes.append(process)
