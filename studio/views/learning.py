@@ -185,7 +185,7 @@ def curve(name: str) -> None:
     of = {"field": "of", "type": "nominal", "title": None, "sort": kinds}
     st.vega_lite_chart(rows, {
         "height": 320,
-        "mark": {"type": "line", "strokeWidth": 2},
+        "mark": {"type": "line", "strokeWidth": 2, "point": len({row["step"] for row in rows}) == 1},
         "encoding": {
             "x": {"field": "step", "type": "quantitative", "axis": {"tickMinStep": 1}},
             "y": {"field": "reward", "type": "quantitative", "title": "reward"},

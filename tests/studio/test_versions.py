@@ -14,7 +14,9 @@ from playwright.sync_api import Page, expect
 from benchmarks.studio_raters import start_studio
 from core.config import versions_folder
 from core.feedback.outputs import made_by
+from core.feedback.people import Person
 from core.feedback.projects import NewItem
+from core.feedback.studio import StudioStore
 from core.feedback.versions import VersionInfo
 from core.sequence import Text
 from tests.browser import Checker, free_port
@@ -34,11 +36,8 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module")
-def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+def compared(store: StudioStore) -> dict[str, Person]:
     """Two raters have compared twenty pairs, each of a patient of its own."""
-    data, port = tmp_path_factory.mktemp("studio"), free_port()
-    store = open_store(data)
     store.people.add(None, "mona", "maintainer", PASSWORD)
     people = {"mona": store.people.named("mona")}
     for name, role in (("rita", "rater"), ("ralf", "rater"), ("ada", "adjudicator")):
@@ -60,7 +59,15 @@ def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
     project = team.project("compare", items=items, name=PROJECT)
     for rater in team.raters:
         team.judge_all(rater, project, choices={"anatomy": 0, "overall": 0})
-    studio = Studio(f"http://127.0.0.1:{port}/", data, start_studio(data, port, module=MODULE), store, people)
+    return people
+
+
+@pytest.fixture(scope="module")
+def studio(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Studio]:
+    data, port = tmp_path_factory.mktemp("studio"), free_port()
+    store = open_store(data)
+    people, process = compared(store), start_studio(data, port, module=MODULE)
+    studio = Studio(f"http://127.0.0.1:{port}/", data, process, store, people)
     yield studio
     studio.process.terminate()  # it may be another one by now
     studio.process.wait(SECONDS)
