@@ -72,7 +72,7 @@ def _one(person: Person, version: VersionInfo, versions: list[VersionInfo], belo
     _measured(of.metrics)
     gate = context.store().versions.gate(version.id)
     _gate(person, version, gate)
-    if version.state == CANDIDATE:
+    if version.state != PROMOTED:
         _decide(person, version, _missing(version, gate))
     with st.expander("How it learned"):
         learning.curve(version.name)
@@ -211,8 +211,10 @@ def _decide(person: Person, version: VersionInfo, missing: str) -> None:
             st.write(f"It cannot be promoted yet: {missing}")
         reason = st.text_input("Reason", max_chars=500, placeholder="for the log")
         row = st.container(horizontal=True)
-        promote = row.form_submit_button("Promote", type="primary", disabled=bool(missing))
-        retire = row.form_submit_button("Retire")
+        new = version.state == CANDIDATE
+        again = "Promote" if new else "Promote again"
+        promote = row.form_submit_button(again, type="primary", disabled=bool(missing))
+        retire = new and row.form_submit_button("Retire")
     try:
         if promote:
             store.promote(person, version.id, reason)

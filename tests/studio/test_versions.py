@@ -169,7 +169,7 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     page = log_in("mona")
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("It cannot be promoted yet: nobody's comparisons count yet.")).to_be_visible()
-    expect(page.get_by_role("button", name="Promote")).to_be_disabled()
+    expect(page.get_by_role("button", name="Promote", exact=True)).to_be_disabled()
     still(page)
     page.get_by_text(f"The project: {FIRST} beside nano v1").click()
     page.get_by_role("combobox", name="People").click()
@@ -185,10 +185,10 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("36 wins, 0 ties, 4 losses on 40 requests")).to_be_visible()
     expect(page.get_by_role("img", name="Win rate 90%")).to_be_visible()
-    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("button", name="Promote", exact=True).click()
     expect(page.get_by_text("That needs a reason")).to_be_visible()
     page.get_by_label("Reason").fill("Better on what was held out")
-    page.get_by_role("button", name="Promote").click()
+    page.get_by_role("button", name="Promote", exact=True).click()
     expect(page.get_by_text(f"{FIRST} is served from now on")).to_be_visible()
     assert studio.store.versions.served() == FIRST
     page.get_by_label("Why it should go").fill("A try")
@@ -211,7 +211,7 @@ def test_a_version_that_is_not_better_cannot_be_promoted(studio: Studio, log_in:
     judge(studio, SECOND, wins=21)
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("must lie above 50%")).to_be_visible()
-    expect(page.get_by_role("button", name="Promote")).to_be_disabled()
+    expect(page.get_by_role("button", name="Promote", exact=True)).to_be_disabled()
 
 
 def test_an_output_leads_to_what_was_said(studio: Studio, log_in: LogIn) -> None:
