@@ -180,11 +180,11 @@ class PackedAttention:
         """Of one batch: the slots of its tokens, its shape, and its mask."""
         longest = max(length for _, length in spans)
         slots = torch.cat([i * longest + torch.arange(length) for i, (_, length) in enumerate(spans)])
-        mask = torch.zeros(len(spans), longest, longest, dtype=torch.bool, device=self.device)
+        mask = torch.zeros(len(spans), longest, longest, dtype=torch.bool)
         mask[:, :, 0] = True  # padding rows must see something: their result is dropped
         for i, (start, length) in enumerate(spans):
             mask[i, :length, :length] = self._sample_mask(start, length)
-        bias = None if mask.all() else mask[:, None]
+        bias = None if mask.all() else mask[:, None].to(self.device)
         return slots.to(self.device), (len(spans), longest), bias
 
     def _sample_mask(self, start: int, length: int) -> Tensor:

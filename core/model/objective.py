@@ -68,7 +68,8 @@ def packed_losses(model: UnifiedModel, pack: Pack, noise: Tensor, shift: float) 
 def _compute_dtype(x: Tensor) -> torch.dtype:
     """The dtype that matrix products of x come out in."""
     device = x.device.type
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else x.dtype
+    able = torch.amp.is_autocast_available(device)  # not so on the meta device
+    return torch.get_autocast_dtype(device) if able and torch.is_autocast_enabled(device) else x.dtype
 
 
 class Objective(nn.Module):

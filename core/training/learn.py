@@ -137,9 +137,10 @@ class Learner:
                 self._window.clear()
             monitor.step(step, values, write=logs)
             self.progress.tell("learning", step, self.steps)
-            if not self._worse and (step % recipe.save_every == 0 or step == self.steps):
+            ends = recipe.patience and self._worse >= recipe.patience
+            if (step == self.steps and not ends) or (step % recipe.save_every == 0 and not self._worse):
                 self.states.save(step, self._state(), self.binding, 1)
-            if recipe.patience and self._worse >= recipe.patience:
+            if ends:
                 return f"at step {step} the chosen side was worse than its reference {self._worse} times in a row"
         return ""
 

@@ -1,0 +1,155 @@
+"""Whether feedback makes a better model: ``python -m benchmarks.feedback_loop --records F.jsonl``.
+
+The whole loop, unattended: the shipped checkpoint answers, rater models (``benchmarks.rater_models``: programs whose
+rules are stated there) judge in the studio's own store, queue and projects, snapshots are made, versions are learned,
+registered, and compared blindly with the checkpoint on held-out patients. After 100, 300 and 1,000 judgements; with
+supervised fine-tuning alone, preferences alone, and both; and with a fifth of the raters adversarial or careless.
+
+Writes ``benchmarks/results/<date>_feedback_loop.json`` after each part, and goes on from what is there; the charts
+go to ``assets``.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, replace
+from datetime import date
+from pathlib import Path
+
+from benchmarks.loop_chart import draw
+from benchmarks.loop_world import World, learned, people
+from benchmarks.rater_models import RULES, Rule
+from core.config import NANO, ROOT
+from core.data.records import SPLITS, Record, read_records
+from core.evaluation.bench import balanced
+from core.evaluation.evaluate import evaluate
+from core.model.checkpoint import load
+from core.training.loop import side_by_side
+from core.training.recipe import LearnRecipe, build_recipe, read_recipe
+
+RESULTS = Path(__file__).parent / "results"
+RECIPE = ROOT / "core" / "training" / "recipes" / "learn" / "nano.json"
+METHODS = {
+    "both": {},
+    "SFT only": {"pair_weight": 0.0, "unpaired_weight": 0.0},
+    "DPO only": {"sft_weight": 0.0, "anchor_weight": 0.0},
+}
+METHODS_AFTER = 300
+CHART = ROOT / "assets" / "feedback-loop.webp"
+LIMIT = 40
+"""Records of each task on which versions are evaluated."""
+CROWD, BAD, OVERLAP = 10, 2, 3
+"""Raters of the crowd, how many of them are bad (one adversarial, one careless), and how many see an item."""
+CROWD_ITEMS, GOLD, LEAST_GOLD = 300, 60, 0.75
+"""Items of the crowd, how many more have a known answer, and how often a rater must be right on those to count."""
+
+
+@dataclass(frozen=True)
+class Setup:
+    """What is run: records, how many judgements, how many held-out requests, and the recipe."""
+
+    records: Path
+    sizes: tuple[int, ...]
+    held_out: int
+    recipe: LearnRecipe
+    work: Path
+    seed: int = 0
+
+    def of(self, rule: Rule, count: int) -> tuple[list[Record], list[Record]]:
+        """Records to judge, and to compare on: of patients that nobody judged; modalities in turn."""
+        task = rule.task if rule.task == "super_resolution" else "report"
+        mine = [one for one in read_records(self.records, SPLITS) if one.sub_task_type == task]
+        train, rest = ([r for r in mine if (r.split == "train") == judged] for judged in (True, False))
+        by_modality = lambda record: record.modality  # noqa: E731
+        return balanced(train, by_modality, count, self.seed), balanced(rest, by_modality, self.held_out, self.seed)
+
+
+def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
+    """One rule: after each number of judgements a version, and after 300 one by each method."""
+    rule = RULES[name]
+    most = max(setup.sizes)
+    world = World.of(setup.work / name, setup.records.parent, rule, setup.seed)
+    train, held_out = setup.of(rule, most if rule.kind == "correct" or rule.task == "super_resolution" else 2 * most)
+    items = world.items(train)[:most]
+    raters = people(world, 3)
+    project = world.project(f"{name} {rule.kind}", rule.kind, items, [person for person, _ in raters])
+    result = {"about": rule.about, "items": len(items), "after": {}, "methods": {}}
+    done = 0
+    for size in setup.sizes:
+        done += world.judge(project, raters, size - done)
+        result["after"][str(done)] = learned(world, project, setup.recipe, f"{name}-{done}", held_out)
+        save(result)
+        if size == METHODS_AFTER:
+            result["methods"]["both"] = result["after"][str(done)]
+            for method, keys in list(METHODS.items())[1:]:
+                version = f"{name}-{method.replace(' ', '-').lower()}"
+                result["methods"][method] = learned(world, project, replace(setup.recipe, **keys), version, held_out)
+                save(result)
+    version = world.folder / "versions" / f"{name}-{done}"
+    result["tasks"] = regressions(setup, version)
+    save(result)
+
+
+def regressions(setup: Setup, version: Path) -> list[dict]:
+    """Every task by the checkpoint and by a version, on the same held-out records."""
+    rows = []
+    for folder, source in ((setup.work / "base", NANO), (setup.work / version.name, version)):
+        done = folder / "metrics.json"
+        found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
+        if not found.get("complete"):
+            found = evaluate(setup.records, str(source), folder, limit=LIMIT)
+        rows.append(found["rows"])
+    return side_by_side(*rows)
+
+
+def crowd(setup: Setup, save: Callable[[dict], None]) -> None:
+    """The text scenario by ten raters: all honest; with two bad ones and both filters; with these and neither."""
+    rule = RULES["text"]
+    world = World.of(setup.work / "crowd", setup.records.parent, rule, setup.seed)
+    train, held_out = setup.of(rule, 2 * (CROWD_ITEMS + GOLD))
+    items = world.items(train)[: CROWD_ITEMS + GOLD]
+    plain, known = items[:CROWD_ITEMS], [world.golden(item) for item in items[CROWD_ITEMS:]]
+    result = {"about": f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything.", "runs": {}}
+    for name, bad, overlap, least in (
+        ("honest", 0, OVERLAP, 0.0), ("filtered", BAD, OVERLAP, LEAST_GOLD), ("unfiltered", BAD, 1, 0.0),
+    ):  # fmt: skip
+        raters = people(world, CROWD, bad, name)
+        project = world.project(name, "compare", plain + known, [person for person, _ in raters], overlap)
+        made = world.judge(project, raters)
+        result["runs"][name] = learned(world, project, setup.recipe, f"crowd-{name}", held_out, least)
+        result["runs"][name] |= {"judgements": made, "overlap": overlap, "least gold": least}
+        save(result)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(prog="python -m benchmarks.feedback_loop", description=__doc__)
+    parser.add_argument("--records", type=Path, required=True, help="JSONL file of `core records build`")
+    parser.add_argument("--parts", nargs="+", default=[*RULES, "crowd"], help="text, image, style, crowd")
+    parser.add_argument("--sizes", nargs="+", type=int, default=[100, 300, 1000], help="judgements")
+    parser.add_argument("--held-out", type=int, default=200, help="requests that versions are compared on")
+    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--work", type=Path, default=Path("out/feedback_loop"), help="folder of stores and versions")
+    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--chart", type=Path, default=CHART)
+    options = parser.parse_args()
+    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe, []))
+    setup = Setup(options.records, tuple(options.sizes), options.held_out, recipe, options.work)
+    path = options.results / f"{date.today().isoformat()}_feedback_loop.json"
+    whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
+    command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
+    whole |= {"command": command, "base": load(NANO).name, "recipe": asdict(recipe), "held out": options.held_out}
+    for name in options.parts:
+
+        def save(result: dict, name: str = name) -> None:
+            whole["parts"][name] = result
+            path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+
+        crowd(setup, save) if name == "crowd" else scenario(setup, name, save)
+    draw(whole, options.chart)
+    print(f"written {path} and {options.chart}")
+
+
+if __name__ == "__main__":
+    main()

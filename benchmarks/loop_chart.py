@@ -1,0 +1,59 @@
+"""The chart of ``benchmarks.feedback_loop``."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import matplotlib
+
+matplotlib.use("Agg")
+
+from matplotlib import pyplot
+from matplotlib.axes import Axes
+
+COLOURS = {"text": "#0f766e", "image": "#b45309", "style": "#6d28d9"}
+MARKERS = {"text": "o", "image": "s", "style": "^"}
+
+
+def draw(result: dict, path: Path) -> None:
+    """Win rates after so many judgements, by method, and of the crowd, each with its 95% interval."""
+    parts = result["parts"]
+    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+    _after(axes[0], parts)
+    methods = [(name, how, of) for name, part in parts.items() for how, of in part.get("methods", {}).items()]
+    _bars(axes[1], {f"{name}, {how}": of["gate"] for name, how, of in methods})
+    axes[1].set_title("By method, after 300", fontsize=10)
+    _bars(axes[2], {name: of["gate"] for name, of in parts.get("crowd", {}).get("runs", {}).items()})
+    axes[2].set_title("Ten raters, two of them bad", fontsize=10)
+    axes[0].set_ylabel("win rate against the base")
+    for one in axes:
+        one.axhline(0.5, color="#64748b", linewidth=1, linestyle="--")
+        one.spines[["top", "right"]].set_visible(False)
+        one.set_ylim(0.2, 1.0)
+    figure.savefig(path, dpi=130)
+    pyplot.close(figure)
+
+
+def _after(axes: Axes, parts: dict) -> None:
+    for name in COLOURS:
+        points = [(int(n), of["gate"]) for n, of in parts.get(name, {}).get("after", {}).items() if of["gate"]["rate"]]
+        if not points:
+            continue
+        x, gates = zip(*points, strict=True)
+        errors = [[g["rate"] - g["low"] for g in gates], [g["high"] - g["rate"] for g in gates]]
+        axes.errorbar(
+            x, [g["rate"] for g in gates], errors, color=COLOURS[name], marker=MARKERS[name], capsize=3, label=name
+        )
+    axes.set_xscale("log")
+    axes.set_xlabel("judgements")
+    axes.set_title("After so many judgements", fontsize=10)
+    axes.legend(frameon=False, fontsize=9)
+
+
+def _bars(axes: Axes, gates: dict[str, dict]) -> None:
+    known = {name: gate for name, gate in gates.items() if gate["rate"] is not None}
+    rates = [gate["rate"] for gate in known.values()]
+    below = [gate["rate"] - gate["low"] for gate in known.values()]
+    errors = [below, [gate["high"] - gate["rate"] for gate in known.values()]]
+    axes.bar(range(len(known)), rates, yerr=errors if known else None, color="#94a3b8", ecolor="#0f172a", capsize=3)
+    axes.set_xticks(range(len(known)), list(known), rotation=45, ha="right", fontsize=7)
