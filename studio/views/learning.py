@@ -181,7 +181,8 @@ def curve(name: str) -> None:
     kinds = [told for told in SERIES.values() if any(row["of"] == told for row in rows)]
     dash = [[1, 0] if told.endswith("chosen") else [6, 4] for told in kinds]
     colours = ["#0f9488" if told.startswith("images") else "#d97706" for told in kinds]
-    legend = {"orient": "bottom", "columns": 2, "symbolType": "stroke", "symbolSize": 900, "labelLimit": 140}
+    legend = {"orient": "bottom", "columns": 2, "symbolType": "stroke", "symbolSize": 250}
+    legend |= {"columnPadding": 6, "labelFontSize": 11}  # a phone has room for two columns then
     of = {"field": "of", "type": "nominal", "title": None, "sort": kinds}
     st.vega_lite_chart(rows, {
         "height": 320,
