@@ -172,6 +172,8 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     expect(page.get_by_role("button", name="Promote", exact=True)).to_be_disabled()
     still(page)
     page.get_by_text(f"The project: {FIRST} beside nano v1").click()
+    expect(page.get_by_role("button", name="Let them take part")).to_be_visible()
+    still(page)
     page.get_by_role("combobox", name="People").click()
     page.get_by_role("option", name="rita").click()
     page.keyboard.press("Escape")
