@@ -52,17 +52,18 @@ FULL_SECONDS = 5
 
 
 def start_studio(
-    data: Path, port: int, settings: dict[str, str] | None = None, log: Path | None = None
+    data: Path, port: int, settings: dict[str, str] | None = None, log: Path | None = None, module: str = "studio.app"
 ) -> subprocess.Popen:  # fmt: skip
     """Starts the studio and waits until it answers.
 
     Args:
         settings: as environment variables, on top of the folder of its data; those of this machine do not count.
         log: what it writes goes there.
+        module: what is run: the studio, or what starts it.
     """
     given = {name: value for name, value in os.environ.items() if name != "SPACE_ID" and not name.startswith("UNIMED_")}
     given |= {"UNIMED_DATA": str(data)} | (settings or {})
-    command = [sys.executable, "-m", "studio.app", "--port", str(port)]
+    command = [sys.executable, "-m", module, "--port", str(port)]
     with ExitStack() as stack:
         out = stack.enter_context(log.open("ab")) if log else None
         process = subprocess.Popen(command, cwd=ROOT, env=given, stdout=out, stderr=out)

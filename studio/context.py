@@ -2,16 +2,19 @@
 
 from __future__ import annotations
 
+import re
 import time
 from functools import cache
-from urllib.parse import urlsplit
+from html import escape
+from urllib.parse import urlencode, urlsplit
 
 import streamlit as st
 
-from core.config import data_folder, database_url, pictures_place
+from core.config import data_folder, database_url, pictures_place, versions_folder
 from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.studio import StudioStore
+from studio.runs import Runs
 from studio.server import API, COOKIE, Tickets
 
 IDENTITY = ("redirect_uri", "cookie_secret", "client_id", "client_secret", "server_metadata_url")
@@ -106,6 +109,12 @@ def store() -> StudioStore:
 
 
 @cache
+def runs() -> Runs:
+    """The runs that learn from snapshots."""
+    return Runs(versions_folder(data_folder()))
+
+
+@cache
 def tickets() -> Tickets:
     """What passes from a page to the server."""
     return Tickets()
@@ -180,3 +189,20 @@ def say_done() -> None:
 def problem(error: UniMedError) -> None:
     """What went wrong, as plain text."""
     st.error(str(error).replace("$", "\\$"))
+
+
+def plain(text: str) -> str:
+    """Words of others in a line of Markdown, of which nothing is meant."""
+    return re.sub(r"([\\`*_{}\[\]()<>#+.!|$~:-])", r"\\\1", text)
+
+
+def heading(name: str, state: str = "") -> None:
+    """The name of a version, however long, and its state."""
+    told = f" <span style='font-weight: 400'>({escape(state)})</span>" if state else ""
+    st.html(f"<h4 style='margin: 0; padding: 0; overflow-wrap: anywhere'>{escape(name)}{told}</h4>")
+
+
+def link(label: str, page: str, **asks: str) -> None:
+    """A link to another page of the studio, or to the same one that is asked for something."""
+    query = f"?{urlencode(asks)}" if asks else ""
+    st.html(f"<a href='{page}{escape(query)}' style='color: inherit'>{escape(label)}</a>")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import streamlit as st
 
 from studio import context
-from studio.views import account, people, progress, projects, rate, rights, snapshots
+from studio.views import account, people, progress, projects, rate, rights, snapshots, versions
 
 NOTICE = "Outputs are AI-generated unless they were imported: for research, not for diagnosis."
 # Less of the page is margin: pictures need the room. Streamlit's captions are too pale to be read by everybody.
@@ -34,6 +34,7 @@ def main() -> None:
         pages.append(st.Page(lambda: projects.show(person), title="Projects", url_path="projects"))
         pages.append(st.Page(lambda: progress.show(person), title="Progress", url_path="progress"))
         pages.append(st.Page(lambda: snapshots.show(person), title="Snapshots", url_path="snapshots"))
+        pages.append(st.Page(lambda: versions.show(person), title="Versions", url_path="versions"))
         pages.append(st.Page(lambda: people.show(person), title="People", url_path="people"))
         pages.append(st.Page(lambda: rights.show(person), title="Rights and log", url_path="rights"))
     if context.store().people.has_password(person):

@@ -25,6 +25,7 @@ FLOOR_OF = {module: floor for floor, modules in enumerate(FLOORS) for module in 
 TORCH_FREE = ("core.config", "core.errors", "core.lineage", "core.sequence", "core.tasks", "core.tasks.regions")
 TORCH_FREE += ("core.data.images", "core.data.dicom", "core.data.stack")
 TORCH_FREE += ("core.feedback.store", "core.feedback.mirror", "core.feedback.readers")
+TORCH_FREE += ("studio.views.versions",)
 TORCH_FREE_LATER = ("studio",)  # from the day it exists
 
 

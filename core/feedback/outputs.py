@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from sqlalchemy import select
+from sqlalchemy import or_, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
 from core.feedback.answers import Output
-from core.feedback.models import Generation, Response
+from core.feedback.database import Database
+from core.feedback.models import Generation, ModelVersion, Response
 from core.feedback.studio_models import Item
 
 UNKNOWN = 1_000_000
@@ -57,3 +58,16 @@ def shown(session: Session, item: Item) -> Shown:
     names = ("kind", "text", "sha256", "width", "height")
     outputs = [{name: getattr(response, name) for name in names} for response in responses]
     return Shown(generation.task if generation.inputs else "", generation.inputs, outputs)
+
+
+def made_by(database: Database, wanted: str) -> list[str]:
+    """Names of the model versions that have made an output.
+
+    Args:
+        wanted: the id of a response or of its generation, or the SHA-256 of a picture, which several may have made.
+    """
+    of = or_(Response.id == wanted, Response.generation_id == wanted, Response.sha256 == wanted.lower())
+    query = select(ModelVersion.name).join(Generation, Generation.model_version_id == ModelVersion.id)
+    query = query.join(Response, Response.generation_id == Generation.id).where(Response.author == "model", of)
+    with database.reading() as session:
+        return list(session.scalars(query.distinct().order_by(ModelVersion.name)))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from datetime import datetime
 
 from sqlalchemy import delete, func, select, update
 from sqlalchemy.orm import Session
@@ -17,8 +18,9 @@ from core.feedback.people import Person, existing, keep_one_maintainer
 from core.feedback.projects import GROUND
 from core.feedback.rubric import Plan
 from core.feedback.runs import patient_hash, pseudonym, secret_of
-from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project
+from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project, SnapshotPart
 from core.feedback.tombstones import BATCH
+from core.feedback.versions import VersionInfo, Versions
 
 
 @dataclass(frozen=True)
@@ -28,6 +30,38 @@ class Withdrawn:
     generations: int
     items: int
     judgements: int
+
+
+@dataclass(frozen=True)
+class Withdrawal:
+    """What was withdrawn at one moment, by whomever: how many judgements, and versions that had seen one of them."""
+
+    at: datetime
+    judgements: int
+    versions: list[VersionInfo]
+
+
+def withdrawals(database: Database, by: Person, limit: int) -> list[Withdrawal]:
+    """Withdrawals that took judgements along, the newest first.
+
+    Raises:
+        AccessError: only a maintainer may.
+    """
+    by.need("maintainer")
+    at = Judgement.withdrawn_at
+    with database.reading() as session:
+        query = select(at, func.count()).where(at.is_not(None)).group_by(at).order_by(at.desc())
+        counted = session.execute(query.limit(limit)).all()
+        # One of those that a snapshot rests on tells which versions have seen it.
+        query = select(at, func.min(Judgement.id)).join(SnapshotPart, SnapshotPart.judgement_id == Judgement.id)
+        query = query.where(at.is_not(None)).group_by(at, SnapshotPart.snapshot_id)
+        seen: dict[datetime, list[str]] = {}
+        for moment, judgement_id in session.execute(query):
+            seen.setdefault(moment, []).append(judgement_id)
+    versions = Versions(database)
+    return [
+        Withdrawal(moment, count, versions.touched(seen[moment]) if moment in seen else []) for moment, count in counted
+    ]
 
 
 def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:

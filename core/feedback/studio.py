@@ -17,7 +17,7 @@ from core.feedback.models import Case
 from core.feedback.people import People, Person
 from core.feedback.projects import Projects
 from core.feedback.queue import Queue
-from core.feedback.rights import Withdrawn
+from core.feedback.rights import Withdrawal, Withdrawn
 from core.feedback.runs import GenerationRef
 from core.feedback.snapshots import Snapshots
 from core.feedback.trust import Trust
@@ -123,3 +123,7 @@ class StudioStore:
     def withdraw_patient(self, by: Person, source: str, patient: str) -> Withdrawn:
         """See ``core.feedback.rights``."""
         return rights.withdraw_patient(self.database, self.blobs, by, source, patient)
+
+    def withdrawals(self, by: Person, limit: int) -> list[Withdrawal]:
+        """See ``core.feedback.rights``."""
+        return rights.withdrawals(self.database, by, limit)

@@ -224,6 +224,13 @@ class Versions:
             raise FeedbackError(what, value=name, remedy=remedy)
         return gate
 
+    def former(self) -> str | None:
+        """The name of what a roll back would serve; None for the base."""
+        with self._database.reading() as session:
+            last = _promoted(session)
+            former = last and _former(session, last)
+            return former and former.lineage["name"]
+
     def roll_back(self, by: Person, reason: str) -> str | None:
         """Serves again what the promoted version had replaced; a version that is tainted by now is passed over. Returns
         its name; None for the base.
@@ -238,16 +245,11 @@ class Versions:
             audit.hold(session)
             if (last := _promoted(session)) is None:
                 raise FeedbackError("No version is promoted", remedy="The base is served already")
-            tainted, passed = descent.tainted(session), {last.version_id}
-            before = last.replaced_id
-            while before in tainted - passed:
-                passed.add(before)
-                before = session.get_one(Training, before).replaced_id
+            former = _former(session, last)
             last.replaced_id = None
             _change(session, by, "roll back", last, RETIRED, reason)
-            if before is None or before in passed:
+            if former is None:
                 return None
-            former = session.get_one(Training, before)
             _change(session, by, "promote", former, PROMOTED, reason)
             return former.lineage["name"]
 
@@ -288,6 +290,16 @@ def _change(
 
 def _promoted(session: Session) -> Training | None:
     return session.scalar(select(Training).where(Training.state == PROMOTED))
+
+
+def _former(session: Session, last: Training) -> Training | None:
+    """What the promoted version had replaced, without those that are tainted by now; None is the base."""
+    tainted, passed = descent.tainted(session), {last.version_id}
+    before = last.replaced_id
+    while before in tainted - passed:
+        passed.add(before)
+        before = session.get_one(Training, before).replaced_id
+    return None if before is None or before in passed else session.get_one(Training, before)
 
 
 def _existing(session: Session, version_id: str) -> Training:

@@ -70,6 +70,8 @@ def _outputs(said: list[Judged]) -> None:
                 _words(output.text)
             else:
                 _picture(output.sha256, "Made by a model" if len(outputs) == 1 else f"Output {n + 1}, made by a model")
+            context.link(f"Made by {output.model}", "versions", of=output.id)
+            st.caption(f"Output {output.id}" + (f", SHA-256 {output.sha256}" if output.sha256 else ""))
     with_marks = [one for one in said if one.answer.get("regions") and outputs[0].width]
     if with_marks:
         _marks(outputs[0], with_marks)

@@ -49,13 +49,14 @@ def show(person: Person) -> None:
         st.warning(line)
     for project in found:
         with st.expander(f"{project.name} – {QUESTIONS[project.kind].lower()}, {project.items} items, {project.state}"):
-            _one(person, project)
+            one(person, project)
     st.subheader("New project")
     with st.container(border=True):
         _new(person, found)
 
 
-def _one(person: Person, project: ProjectInfo) -> None:
+def one(person: Person, project: ProjectInfo) -> None:
+    """Who takes part in a project, and whether it is open."""
     store = context.store()
     try:
         plan, criteria = project.plan, ", ".join(criterion.name for criterion in project.rubric.criteria)

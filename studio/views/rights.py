@@ -9,7 +9,7 @@ from core.feedback.people import Person
 from core.feedback.rights import Withdrawn
 from studio import context
 
-NEWEST = 200
+NEWEST, NEWEST_WITHDRAWALS = 200, 20
 
 
 def show(person: Person) -> None:
@@ -19,6 +19,7 @@ def show(person: Person) -> None:
         _person(person)
     with second.container(border=True):
         _patient(person)
+    _withdrawals(person)
     _log(person)
 
 
@@ -38,7 +39,7 @@ def _person(person: Person) -> None:
             st.error("The two names differ. Nothing was withdrawn.")
             return
         try:
-            _done(context.store().withdraw_person(person, who))
+            _done(person, context.store().withdraw_person(person, who))
         except UniMedError as error:
             context.problem(error)
 
@@ -56,16 +57,34 @@ def _patient(person: Person) -> None:
             st.error("Choose a source. Nothing was withdrawn.")
             return
         try:
-            _done(context.store().withdraw_patient(person, source, patient.strip()))
+            _done(person, context.store().withdraw_patient(person, source, patient.strip()))
         except UniMedError as error:
             context.problem(error)
 
 
-def _done(withdrawn: Withdrawn) -> None:
-    context.done(
-        f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements. "
-        "Snapshots that rested on them were emptied: their page tells which model versions had seen them."
-    )
+def _done(person: Person, withdrawn: Withdrawn) -> None:
+    told = f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements."
+    seen = context.store().withdrawals(person, 1)[0].versions if withdrawn.judgements else []
+    if not seen:
+        context.done(f"{told} No learned version had seen them. Snapshots that rested on them were emptied.")
+    names = ", ".join(context.plain(one.name) for one in seen)
+    context.done(f"{told} Snapshots that rested on them were emptied. These versions had seen them: {names}.")
+
+
+def _withdrawals(person: Person) -> None:
+    st.subheader("Withdrawals")
+    found = context.store().withdrawals(person, NEWEST_WITHDRAWALS)
+    if not found:
+        st.write("No judgement was withdrawn yet.")
+    for one in found:
+        seen = (
+            f"seen by {len(one.versions)} of the learned versions:" if one.versions else "seen by no learned version."
+        )
+        st.write(f"{one.at:%Y-%m-%d %H:%M} UTC: {one.judgements:,} judgements, {seen}")
+        for version in one.versions:
+            context.link(f"{version.name} ({version.state})", "versions", of=version.name)
+    if any(one.versions for one in found):
+        context.link("Learn again without what was withdrawn", "versions")
 
 
 def _log(person: Person) -> None:

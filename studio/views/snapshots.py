@@ -6,8 +6,10 @@ import streamlit as st
 
 from core.errors import UniMedError
 from core.feedback.people import Person
-from core.feedback.snapshots import Rules, SnapshotInfo
+from core.feedback.snapshots import TRAIN, Rules, SnapshotInfo
 from studio import context
+
+KINDS = {"sft": "texts and pictures to imitate", "pair": "pairs", "unpaired": "good or bad samples"}
 
 
 def show(person: Person) -> None:
@@ -46,12 +48,22 @@ def _make(person: Person, projects: dict[str, str]) -> None:
         context.problem(error)
 
 
+def counted(counts: dict) -> str:
+    """How many signals of which kind there are to learn from, and how many are held out."""
+    told = []
+    for of, n in counts.items():
+        kind, _, side = of.partition(", ")
+        if kind in KINDS:
+            told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'held out'}")
+    return "; ".join(told)
+
+
 def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> None:
     names = ", ".join(projects.get(one, "a project that is gone") for one in snapshot.rules.projects)
     st.markdown(f"**{names}**, {snapshot.created_at:%Y-%m-%d %H:%M} UTC")
     st.code(snapshot.sha256, language=None, wrap_lines=True)
     left = snapshot.counts["left out"]
-    st.write("; ".join(f"{n} {kind}" for kind, n in snapshot.counts.items() if kind != "left out"))
+    st.write(counted(snapshot.counts))
     if left:
         st.caption("Left out: " + ", ".join(f"{n} ({reason})" for reason, n in left.items()))
     if snapshot.versions:
@@ -64,3 +76,5 @@ def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> No
                 st.rerun()
             except UniMedError as error:
                 context.problem(error)
+    else:
+        context.link("Learn from it", "versions", snapshot=snapshot.sha256)

@@ -402,7 +402,7 @@ def test_no_page_has_a_serious_barrier(studio: Studio, log_in: LogIn, axe: str, 
     page.keyboard.press("?")
     checker.look("keys")
     page.keyboard.press("Escape")
-    for name in ("Projects", "Progress", "Snapshots", "People", "Rights and log", "My account"):
+    for name in ("Projects", "Progress", "Snapshots", "Versions", "People", "Rights and log", "My account"):
         page.goto(f"{studio.url}{name.lower().removeprefix('my ').split()[0]}")
         expect(page.get_by_role("heading", name=name).first).to_be_visible()
         expect(page.get_by_text("mona, maintainer")).to_be_visible()

@@ -10,13 +10,15 @@ import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
 from core.feedback.projects import NewItem
+from core.feedback.snapshots import Rules
 from core.feedback.store import FeedbackStore
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Judgement
 from core.sequence import Text
+from studio.runs import Base, Runs
 from studio.views.projects import _named
 from tests.core.feedback.builders import add, picture
-from tests.core.feedback.team import Team
+from tests.core.feedback.team import Team, filled, lineage
 from tests.studio.conftest import open_store
 
 
@@ -54,6 +56,14 @@ def rights() -> None:
 
     context.say_done()
     rights.show(context.store().people.named("mona"))
+
+
+def versions() -> None:
+    from studio import context
+    from studio.views import versions
+
+    context.say_done()
+    versions.show(context.store().people.named("mona"))
 
 
 def opened(page: object) -> AppTest:
@@ -138,3 +148,23 @@ def test_files_of_one_name_are_all_taken() -> None:
     named = _named(sent)
     assert list(named.values()) == [bytes([n]) for n in range(5)]
     assert list(named) == ["a.png", "a (2).png", "a (3).png", "a (4).png", "b"]
+
+
+def test_a_version_of_another_base_is_learned_again_on_the_new_one(
+    team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    snapshot = team.store.snapshots.make(team.maintainer, Rules((filled(team),)))
+    team.store.versions.register(team.maintainer, lineage("nano-2", snapshot.sha256), "f" * 64)
+    other = team.store.snapshots.make(team.maintainer, Rules((filled(team, name="two"),)))
+    monkeypatch.setattr("studio.context.runs", lambda: Runs(tmp_path / "versions"))
+    here = Base("tiny", lineage("", "").base_fingerprint)
+    monkeypatch.setattr("studio.views.versions.base", lambda: here)
+    assert "Learn it again on the new base" not in [button.label for button in opened(versions).button]
+    monkeypatch.setattr("studio.views.versions.base", lambda: Base("larger", "9" * 64))
+    app = opened(versions)
+    chosen = next(one for one in app.selectbox if one.label == "Snapshot")
+    assert chosen.value == other.sha256, "the newest"
+    press(app, "Learn it again on the new base")
+    chosen, start = (next(one for one in app.selectbox if one.label == of) for of in ("Snapshot", "Start from"))
+    assert chosen.value == snapshot.sha256 and start.options == ["larger, the base (served now)"]
+    assert app.text_input(key="new name").value == f"larger-{snapshot.sha256[:6]}"

@@ -21,6 +21,7 @@ from core.errors import AccessError, FeedbackError
 from core.feedback import database
 from core.feedback.gate import gate_of
 from core.feedback.models import Base
+from core.feedback.outputs import made_by
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules, SnapshotInfo
@@ -214,7 +215,9 @@ def test_promotion_retires_the_former_and_a_roll_back_returns_to_it(team: Team) 
         versions.promote(by, second, "Again.")
     with pytest.raises(FeedbackError, match=r"no candidate.*Roll back"):
         versions.retire(by, second, "Worse.")
+    assert versions.former() == "nano-2"
     assert versions.roll_back(by, "It blurs.") == "nano-2" == versions.served()
+    assert versions.former() is None
     assert versions.roll_back(by, "It blurs as well.") is None and versions.served() is None
     assert set(states(team.store).values()) == {"retired"}
     with pytest.raises(FeedbackError, match="No version is promoted"):
@@ -282,6 +285,8 @@ def test_what_was_withdrawn_taints_every_version_that_saw_it_and_their_children(
     }  # fmt: skip
     assert store.versions.served() == "nano-2", "it is for a person to roll back"
     assert [one.name for one in store.versions.touched(seen[:1])] == ["nano-3", "nano-2"]
+    (withdrawal,) = store.withdrawals(by, 9)
+    assert [one.name for one in withdrawal.versions] == ["nano-3", "nano-2"] and withdrawal.judgements == 2
     compare(team, child, NEW, NEW, NEW, NEW)
     with pytest.raises(FeedbackError, match=r"withdrawn.*Make its snapshot again"):
         store.versions.promote(by, child, "Better.")
@@ -305,6 +310,26 @@ def test_a_rater_who_withdraws_after_the_promotion_leaves_the_version_tainted(te
     found = info(team, version_id)
     assert (found.state, found.tainted) == ("promoted", True)
     assert sorted(one.withdrawn for one in store.versions.judgements(version_id)) == [0, 3]
+
+
+def test_withdrawals_name_what_had_seen_them_the_newest_first(team: Team) -> None:
+    store, by = team.store, team.maintainer
+    registered(team, "nano-2", snapshot(team))
+    filled(team, name="two")
+    store.withdraw_patient(by, "archive", "two 1")
+    store.withdraw_patient(by, "archive", "one 1")
+    assert [[one.name for one in withdrawal.versions] for withdrawal in store.withdrawals(by, 9)] == [["nano-2"], []]
+    assert len(store.withdrawals(by, 1)) == 1
+    with pytest.raises(AccessError):
+        store.withdrawals(team.raters[0], 9)
+
+
+def test_an_output_leads_to_the_version_that_made_it(team: Team) -> None:
+    (ours,), (theirs,) = team.outputs(count=1, model="nano-2"), team.outputs(count=1, model="nano-3")
+    database, drawn = team.store.database, picture(100, generated=True).sha256
+    assert made_by(database, ours) == ["nano-2"] and made_by(database, theirs) == ["nano-3"]
+    assert made_by(database, drawn.upper()) == ["nano-2", "nano-3"], "both have drawn the same"
+    assert made_by(database, picture(0).sha256) == made_by(database, "") == [], "nobody has made what was asked about"
 
 
 def test_a_child_rests_on_what_its_parents_learned_from(team: Team) -> None:
