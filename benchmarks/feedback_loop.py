@@ -36,23 +36,32 @@ METHODS = {
     "SFT only": {"pair_weight": 0.0, "unpaired_weight": 0.0},
     "DPO only": {"sft_weight": 0.0, "anchor_weight": 0.0},
 }
-METHODS_AFTER = 300
 CHART = ROOT / "assets" / "feedback-loop.webp"
-LIMIT = 40
-"""Records of each task on which versions are evaluated."""
 CROWD, BAD, OVERLAP = 10, 2, 3
 """Raters of the crowd, how many of them are bad (one adversarial, one careless), and how many see an item."""
-CROWD_ITEMS, GOLD, LEAST_GOLD = 300, 60, 0.75
-"""Items of the crowd, how many more have a known answer, and how often a rater must be right on those to count."""
+LEAST_GOLD = 0.75
+"""How often one of them must be right on the items whose answer is known to count."""
 
 
 @dataclass(frozen=True)
 class Setup:
-    """What is run: records, how many judgements, how many held-out requests, and the recipe."""
+    """What is run.
+
+    Attributes:
+        sizes: numbers of judgements after which there is a version; after ``methods_after`` one by each method.
+        held_out: requests that versions are compared on.
+        crowd, gold: items of the crowd, and how many more whose answer is known.
+        limit: records of each task that versions are evaluated on.
+        work: folder of stores and versions.
+    """
 
     records: Path
     sizes: tuple[int, ...]
+    methods_after: int
     held_out: int
+    crowd: int
+    gold: int
+    limit: int
     recipe: LearnRecipe
     work: Path
     seed: int = 0
@@ -67,11 +76,11 @@ class Setup:
 
 
 def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
-    """One rule: after each number of judgements a version, and after 300 one by each method."""
+    """One rule: after each number of judgements a version, and after one of them another by each method."""
     rule = RULES[name]
     most = max(setup.sizes)
     world = World.of(setup.work / name, setup.records.parent, rule, setup.seed)
-    train, held_out = setup.of(rule, most if rule.kind == "correct" or rule.task == "super_resolution" else 2 * most)
+    train, held_out = setup.of(rule, 3 * most // 2 if rule.samples > 2 else most)  # some texts have no like
     items = world.items(train)[:most]
     raters = people(world, 3)
     project = world.project(f"{name} {rule.kind}", rule.kind, items, [person for person, _ in raters])
@@ -81,7 +90,7 @@ def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
         done += world.judge(project, raters, size - done)
         result["after"][str(done)] = learned(world, project, setup.recipe, f"{name}-{done}", held_out)
         save(result)
-        if size == METHODS_AFTER:
+        if size == setup.methods_after:
             result["methods"]["both"] = result["after"][str(done)]
             for method, keys in list(METHODS.items())[1:]:
                 version = f"{name}-{method.replace(' ', '-').lower()}"
@@ -99,7 +108,7 @@ def regressions(setup: Setup, version: Path) -> list[dict]:
         done = folder / "metrics.json"
         found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
         if not found.get("complete"):
-            found = evaluate(setup.records, str(source), folder, limit=LIMIT)
+            found = evaluate(setup.records, str(source), folder, limit=setup.limit)
         rows.append(found["rows"])
     return side_by_side(*rows)
 
@@ -108,9 +117,9 @@ def crowd(setup: Setup, save: Callable[[dict], None]) -> None:
     """The text scenario by ten raters: all honest; with two bad ones and both filters; with these and neither."""
     rule = RULES["text"]
     world = World.of(setup.work / "crowd", setup.records.parent, rule, setup.seed)
-    train, held_out = setup.of(rule, 2 * (CROWD_ITEMS + GOLD))
-    items = world.items(train)[: CROWD_ITEMS + GOLD]
-    plain, known = items[:CROWD_ITEMS], [world.golden(item) for item in items[CROWD_ITEMS:]]
+    train, held_out = setup.of(rule, 3 * (setup.crowd + setup.gold) // 2)
+    items = world.items(train)[: setup.crowd + setup.gold]
+    plain, known = items[: setup.crowd], [world.golden(item) for item in items[setup.crowd :]]
     result = {"about": f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything.", "runs": {}}
     for name, bad, overlap, least in (
         ("honest", 0, OVERLAP, 0.0), ("filtered", BAD, OVERLAP, LEAST_GOLD), ("unfiltered", BAD, 1, 0.0),
@@ -128,18 +137,26 @@ def main() -> None:
     parser.add_argument("--records", type=Path, required=True, help="JSONL file of `core records build`")
     parser.add_argument("--parts", nargs="+", default=[*RULES, "crowd"], help="text, image, style, crowd")
     parser.add_argument("--sizes", nargs="+", type=int, default=[100, 300, 1000], help="judgements")
-    parser.add_argument("--held-out", type=int, default=200, help="requests that versions are compared on")
+    parser.add_argument("--methods-after", type=int, default=300, help="one of them: methods side by side")
+    parser.add_argument("--held-out", type=int, default=150, help="requests that versions are compared on")
+    parser.add_argument("--crowd", type=int, default=300, help="items of the crowd of raters")
+    parser.add_argument("--gold", type=int, default=60, help="more of these, whose answer is known")
+    parser.add_argument("--limit", type=int, default=30, help="records of each task for the evaluation")
     parser.add_argument("--recipe", type=Path, default=RECIPE)
     parser.add_argument("--work", type=Path, default=Path("out/feedback_loop"), help="folder of stores and versions")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--chart", type=Path, default=CHART)
     options = parser.parse_args()
     recipe = build_recipe(LearnRecipe, read_recipe(options.recipe, []))
-    setup = Setup(options.records, tuple(options.sizes), options.held_out, recipe, options.work)
+    setup = Setup(
+        options.records, tuple(options.sizes), options.methods_after, options.held_out, options.crowd, options.gold,
+        options.limit, recipe, options.work,
+    )  # fmt: skip
     path = options.results / f"{date.today().isoformat()}_feedback_loop.json"
     whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
     command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
     whole |= {"command": command, "base": load(NANO).name, "recipe": asdict(recipe), "held out": options.held_out}
+    options.results.mkdir(parents=True, exist_ok=True)
     for name in options.parts:
 
         def save(result: dict, name: str = name) -> None:

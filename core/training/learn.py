@@ -31,12 +31,14 @@ from core.model.checkpoint import Checkpoint
 from core.model.objective import packed_losses
 from core.training.monitor import Monitor
 from core.training.preference import flow_preference, text_preference, unpaired, weighted_means
-from core.training.recipe import LearnRecipe
-from core.training.sides import TEXT, Example, SideMaker, can_learn
+from core.training.recipe import LORA_TARGETS, LearnRecipe
+from core.training.sides import TEXT, Example, SideMaker, can_learn, kind_of
 from core.training.sources import Source
 from core.training.state import RunStates, begin_optimizer
 from core.training.trainer import STOPPED, put
 
+EXPERTS = {"text": "und", "image": "gen"}
+"""Which expert computes it."""
 DRAWS = 4
 """Times and noises at which the errors of a held-out picture are taken."""
 SURE = 2.0
@@ -85,7 +87,9 @@ class Learner:
             self.states.check(saved[-1], self.binding)
         self.model.language_model.recompute_every = recipe.recompute_every
         self.model.requires_grad_(False).train()
-        self.peft = add_adapter(self.model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets, recipe.seed)
+        experts = recipe.experts or sorted({EXPERTS[kind_of(one)] for _, one in self.train})
+        targets = LORA_TARGETS.replace("(und|gen)", f"({'|'.join(experts)})")
+        self.peft = add_adapter(self.model, recipe.lora_rank, recipe.lora_alpha, targets, recipe.seed)
         self.trained = {name: p for name, p in self.model.named_parameters() if p.requires_grad}
         self.optimizer = torch.optim.AdamW(
             self.trained.values(), lr=recipe.learning_rate, betas=(0.9, 0.95), eps=recipe.eps, weight_decay=0.0

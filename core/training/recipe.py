@@ -147,7 +147,7 @@ class LearnRecipe:
     ``sft_weight`` the imitation of chosen texts and ``anchor_weight`` that of chosen pictures, which also keeps the
     chosen side of a pair from getting worse. With ``pair_weight`` and ``unpaired_weight`` 0 what remains is supervised
     fine-tuning on what raters accepted; with the other two 0, preferences alone. ``experts`` names those that get
-    adapters: "und" writes, "gen" draws.
+    adapters ("und" writes, "gen" draws); where none is named, those that the signals are about.
 
     Texts: ``text_beta``, ``smoothing`` (the share of wrong judgements that robust DPO expects),
     ``length_normalised``, ``changed_weight`` of the tokens that an expert's edit changed. Pictures: ``image_beta``,
@@ -163,7 +163,7 @@ class LearnRecipe:
     """
 
     about: str = ""
-    experts: tuple[str, ...] = ("und", "gen")
+    experts: tuple[str, ...] = ()
     pair_weight: float = 1.0
     unpaired_weight: float = 1.0
     sft_weight: float = 1.0
@@ -208,12 +208,6 @@ class LearnRecipe:
                 raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
         if self.save_every % self.log_every:
             raise SettingsError("The recipe's save_every must be a multiple of log_every", value=self.save_every)
-        if not self.experts:
-            raise SettingsError("The recipe trains no expert", remedy='Name "und", "gen" or both in experts')
-
-    @property
-    def lora_targets(self) -> str:
-        return LORA_TARGETS.replace("(und|gen)", f"({'|'.join(self.experts)})")
 
 
 def binding(recipe, *files: str) -> dict:

@@ -28,7 +28,7 @@ from core.model.objective import packed_losses
 from core.model.unified import UnifiedModel
 from core.training.learn import Learner
 from core.training.preference import flow_preference, text_preference, weighted_means
-from core.training.recipe import LearnRecipe
+from core.training.recipe import LORA_TARGETS, LearnRecipe
 from core.training.sides import can_learn
 from core.training.sources import Source, from_folder
 
@@ -212,6 +212,12 @@ def test_what_is_learned_from_follows_the_recipe():
     assert [can_learn(one, preferences) for one in SIGNALS[:8]] == [True] * 3 + [False] * 2 + [True] * 3
 
 
+def test_adapters_are_on_the_experts_that_the_signals_are_about(learner):
+    for signals, experts in ((SIGNALS[:2], {"und"}), (SIGNALS[2:3], {"gen"}), (SIGNALS, {"und", "gen"})):
+        assert {name.split(".")[3] for name in learner(signals).trained} == experts
+    assert {name.split(".")[3] for name in learner(experts=("gen",)).trained} == {"gen"}
+
+
 def test_imitation_alone_does_not_look_at_the_rejected_side(learner):
     assert learner(pair_weight=0.0, unpaired_weight=0.0).maker.example(0, SIGNALS[0]).bad is None
 
@@ -308,7 +314,7 @@ def test_a_step_fits_the_full_size_model():
     config, recipe = ModelConfig(), LearnRecipe()
     with torch.device("meta"):
         model = UnifiedModel(config).requires_grad_(False)
-    peft = add_adapter(model, recipe.lora_rank, recipe.lora_alpha, recipe.lora_targets, 0)
+    peft = add_adapter(model, recipe.lora_rank, recipe.lora_alpha, LORA_TARGETS, 0)
     tokenizer = SimpleNamespace(bos=1, eos=2, soi=3, eoi=4)
     seen = ViTItem(torch.zeros(25, 588), (5, 5))
     latent = lambda loss: LatentItem(torch.zeros(64, config.latent_dim), (8, 8), loss)  # noqa: E731
