@@ -26,7 +26,7 @@ from core.config import ModelConfig, default_model
 from core.data.tokenizer import Tokenizer
 from core.errors import CheckpointError, SettingsError
 from core.lineage import Lineage, is_learned
-from core.model.adapter import merge_adapter
+from core.model.adapter import attach_adapter, merge_adapter
 from core.model.attention import backend
 from core.model.fingerprint import fingerprint, learned_fingerprint
 from core.model.unified import UnifiedModel
@@ -118,8 +118,8 @@ class Checkpoint:
             return self.lineage.name
         if self.model.config.version:
             return self.model.config.version
-        from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
-        return f"{self.source}@{from_hub[:8]}" if from_hub else self.folder.name
+        from_hub = hub_id(self.folder)
+        return f"{from_hub}@{self.folder.name[:8]}" if from_hub else self.folder.name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,7 +130,7 @@ class Checkpoint:
     @property
     def base_name(self) -> str:
         """Hub id of the weights without an adapter, or else the name of their folder."""
-        return str(self.source) if self.folder.parent.name == "snapshots" else self.folder.name
+        return hub_id(self.folder) or self.folder.name
 
     @property
     def base_fingerprint(self) -> str:
@@ -221,14 +221,15 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
 def load_learned(
     folder: Path, base: Path, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Checkpoint:
-    """Loads a version folder over the checkpoint folder of its base.
+    """Loads a version folder over the checkpoint folder of its base: merged into float32 weights, beside others.
 
     Raises:
         CheckpointError: as ``load``; the adapter is missing, damaged or of another model.
     """
     lineage = Lineage.read(folder)
     loaded = load(base, device, dtype)
-    merge_adapter(loaded.model, folder)
+    put = merge_adapter if loaded.model.dtype == torch.float32 else attach_adapter
+    put(loaded.model, folder)
     return dataclasses.replace(loaded, lineage=lineage, adapter=folder)
 
 
@@ -272,6 +273,12 @@ def resolve(source: str | Path) -> Path:
             f"Neither a folder nor to be had from the hub ({type(error).__name__})", value=str(source),
             remedy="Check the name and the connection, or copy the folder here by hand",
         ) from error  # fmt: skip
+
+
+def hub_id(folder: Path) -> str:
+    """The id of a folder in the hub's cache (``models--ORGANISATION--NAME/snapshots/COMMIT``); empty elsewhere."""
+    kind, *parts = folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else [""]
+    return "/".join(parts) if kind == "models" else ""
 
 
 def need_memory(bytes_needed: int, device: torch.device) -> None:
