@@ -29,12 +29,10 @@ from core.lineage import Lineage, is_learned
 from core.model.adapter import attach_adapter, merge_adapter
 from core.model.attention import backend
 from core.model.fingerprint import fingerprint, learned_fingerprint
+from core.model.hub import MODEL_FILES, VAE_FILE, hub_id, resolve
 from core.model.unified import UnifiedModel
 from core.model.vae import flux_key, flux_shape
 
-MODEL_FILES = ("ema_bf16.safetensors", "ema.safetensors", "model_bf16.safetensors", "model.safetensors")
-VAE_FILE = "ae.safetensors"
-HUB_FILES = ["*.json", "*.txt", VAE_FILE]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _EXPERT = {
@@ -248,37 +246,6 @@ def base_of(lineage: Lineage) -> Path:
         f"The base of {lineage.name} is not here: {lineage.base}", value=lineage.base_fingerprint[:12],
         remedy="Name the checkpoint with these weights by UNIMED_MODEL, or learn again on the one that is here",
     )  # fmt: skip
-
-
-def resolve(source: str | Path) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded into the hub's cache."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError("No such checkpoint folder", value=str(source), remedy="Give a folder or a hub id")
-    from httpx import HTTPError
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
-        for weights in MODEL_FILES:  # one of them, not all: each has 27 GiB officially
-            with suppress(EntryNotFoundError):
-                hf_hub_download(str(source), weights, revision=folder.name)
-                break
-        return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
-        raise CheckpointError(
-            f"Neither a folder nor to be had from the hub ({type(error).__name__})", value=str(source),
-            remedy="Check the name and the connection, or copy the folder here by hand",
-        ) from error  # fmt: skip
-
-
-def hub_id(folder: Path) -> str:
-    """The id of a folder in the hub's cache (``models--ORGANISATION--NAME/snapshots/COMMIT``); empty elsewhere."""
-    kind, *parts = folder.parent.parent.name.split("--") if folder.parent.name == "snapshots" else [""]
-    return "/".join(parts) if kind == "models" else ""
 
 
 def need_memory(bytes_needed: int, device: torch.device) -> None:

@@ -19,8 +19,9 @@ from core.feedback.studio import StudioStore
 from core.feedback.unseen import unseen
 from core.inference.generator import Generator
 from core.lineage import Lineage, is_learned
-from core.model.checkpoint import Checkpoint, load, pick_device, resolve
+from core.model.checkpoint import Checkpoint, load, pick_device
 from core.model.fingerprint import learned_fingerprint
+from core.model.hub import resolve
 from core.training.learn import Learner
 from core.training.monitor import Progress
 from core.training.recipe import LearnRecipe
