@@ -69,7 +69,7 @@ class Learner:
         if not self.train:
             what, remedy = "The snapshot has nothing that this recipe learns from", "Give weight to what it has"
             raise SettingsError(what, value=source.counts(), remedy=remedy)
-        self.steps = max(1, math.ceil(recipe.epochs * len(self.train) / recipe.batch))
+        self.steps = max(recipe.least_steps, math.ceil(recipe.epochs * len(self.train) / recipe.batch))
         self.log_every = max(1, min(recipe.log_every, self.steps // LOOKS))
         self.states, self.progress = RunStates(out), Progress(out)
         self.binding = asdict(recipe) | {"snapshot": source.sha256, "parent": parent.fingerprint}
@@ -175,7 +175,7 @@ class Learner:
         if pack:
             yield pack
 
-    def _step(self, step: int, monitor: Monitor) -> dict[str, float]:
+    def _step(self, step: int, monitor: Monitor | None) -> dict[str, float]:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = rate = recipe.rate(step, self.steps)

@@ -153,9 +153,9 @@ class LearnRecipe:
     ``length_normalised``, ``changed_weight`` of the tokens that an expert's edit changed. Pictures: ``image_beta``,
     ``region_weight`` of latent tokens in marked defects, ``timestep_shift`` of the times at which errors are taken.
 
-    Optimisation: ``epochs`` over signals, ``batch`` of them a step, in packs of up to ``tokens_per_pack`` tokens;
-    learning rate with a warm-up over the share ``warmup`` of the steps, then a cosine to zero. ``recompute_every``
-    n > 0 keeps no activations of every n-th layer.
+    Optimisation: ``epochs`` over signals, but ``least_steps`` steps where they are few, ``batch`` of them a step, in
+    packs of up to ``tokens_per_pack`` tokens; learning rate with a warm-up over the share ``warmup`` of the steps, then
+    a cosine to zero. ``recompute_every`` n > 0 keeps no activations of every n-th layer.
 
     Guarding: every ``log_every`` steps, and at least ten times a run, the chosen side is compared with its reference.
     The state is saved then, but not where the chosen side is worse; when it was worse ``patience`` times in a row, the
@@ -176,6 +176,7 @@ class LearnRecipe:
     region_weight: float = 5.0
     timestep_shift: float = 1.0
     epochs: float = 1.0
+    least_steps: int = 20
     batch: int = 16
     tokens_per_pack: int = 8192
     learning_rate: float = 1e-5
@@ -206,7 +207,7 @@ class LearnRecipe:
         for name in ("warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"The recipe's {name} must be at least 0 and below 1", value=getattr(self, name))
-        for name in ("batch", "tokens_per_pack", "lora_rank", "log_every"):
+        for name in ("batch", "least_steps", "tokens_per_pack", "lora_rank", "log_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
 
