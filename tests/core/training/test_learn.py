@@ -78,7 +78,8 @@ def learner(tiny_checkpoint, tmp_path, monkeypatch):
     monkeypatch.setenv("UNIMED_MODEL", str(tiny_checkpoint))
 
     def make(signals=SIGNALS, out="v", **keys):
-        recipe = LearnRecipe(**{"bf16": False, "batch": 4, "least_steps": 1, "lora_rank": 4, "learning_rate": 1e-3} | keys)
+        small = {"bf16": False, "batch": 4, "least_steps": 1, "lora_rank": 4, "learning_rate": 1e-3}
+        recipe = LearnRecipe(**small | keys)
         (tmp_path / out).mkdir(exist_ok=True)
         return Learner(source(signals), load(tiny_checkpoint, CPU, torch.float32), recipe, tmp_path / out, out)
 
