@@ -93,6 +93,7 @@ class Learner:
         self._rewards: dict[str, list[float]] = defaultdict(list)
         self._of_reference: dict[tuple[int, int], Tensor] = {}
         self._window: dict[str, list[float]] = defaultdict(list)
+        self._best: dict[str, list[float]] = defaultdict(list)
         self._worse = 0
         self.stopping = False
 
@@ -133,6 +134,7 @@ class Learner:
                 values |= {key: fmean(of) for key, of in self._window.items()}
                 self._worse = self._worse + 1 if recipe.patience and self._is_worse() else 0
                 self._window.clear()
+                self._best.clear()
             monitor.step(step, values, write=looks)
             self.progress.tell("learning", step, self.steps)
             if looks and not self._worse:
@@ -142,9 +144,10 @@ class Learner:
         return ""
 
     def _is_worse(self) -> bool:
-        """Whether the chosen side of what was seen since the last look is surely worse than its reference."""
-        for key in ("text_chosen", "image_chosen"):
-            if len(of := self._window[key]) > 1:
+        """Whether what is to be imitated, and was seen since the last look, is surely worse than its reference. What
+        was only the better of two bad ones may become less likely."""
+        for of in self._best.values():
+            if len(of) > 1:
                 error = float(torch.tensor(of).std()) / len(of) ** 0.5
                 if fmean(of) < -SURE * error:
                     return True
@@ -260,6 +263,8 @@ class Learner:
             sign = 1.0 if is_text else -1.0
             gains = [None if now is None else sign * (now - ref) for now, ref in ((good, good_ref), (bad, bad_ref))]
             self._see(example.of, *(None if gain is None else float(gain.detach()) for gain in gains))
+            if example.imitated:
+                self._best[example.of].append(float(gains[0].detach()))
             if example.kind == PAIR and bad is not None:
                 preference = self._preference(is_text, good, bad, good_ref, bad_ref)
                 losses.append(recipe.pair_weight * example.weight * preference)

@@ -157,7 +157,8 @@ class LearnRecipe:
     packs of up to ``tokens_per_pack`` tokens; learning rate with a warm-up over the share ``warmup`` of the steps, then
     a cosine to zero. ``recompute_every`` n > 0 keeps no activations of every n-th layer.
 
-    Guarding: every ``log_every`` steps, and at least ten times a run, the chosen side is compared with its reference.
+    Guarding: every ``log_every`` steps, and at least ten times a run, the chosen side of what nothing was preferred to
+    is compared with its reference.
     The state is saved then, but not where the chosen side is worse; when it was worse ``patience`` times in a row, the
     run ends. The result is the last save. With ``patience`` 0 nothing is compared.
     """
