@@ -1,5 +1,5 @@
 # The demo and the studio in one container:
-#   docker build -t unimed-studio . && docker run -p 7860:7860 -p 8501:8501 -v unimed:/data unimed-studio
+#   docker build --build-arg REVISION=$(git rev-parse HEAD) -t unimed-studio . && docker run -p 7860:7860 -p 8501:8501 -v unimed:/data unimed-studio
 # On a machine with an NVIDIA GPU add `--gpus all`, and `-e UNIMED_MODEL=…` for another checkpoint.
 FROM python:3.11-slim
 
@@ -9,6 +9,10 @@ COPY requirements.txt .
 RUN pip install --no-cache-dir -r requirements.txt
 COPY --chown=unimed . .
 USER unimed
+
+# What is learned says by which code.
+ARG REVISION=
+ENV UNIMED_REVISION=$REVISION
 
 # Feedback that visitors agree to is kept here, and nothing else outlives the container.
 ENV UNIMED_DATA=/data

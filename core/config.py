@@ -251,7 +251,9 @@ def default_model() -> str:
 
 
 def revision() -> str:
-    """Which code this is, as git names it; empty where it is no clone."""
+    """Which code this is, as git names it; in a container ``UNIMED_REVISION`` says so. Empty where nothing does."""
+    if named := os.environ.get("UNIMED_REVISION"):
+        return named
     try:
         command = ["git", "-C", str(ROOT), "rev-parse", "HEAD"]
         return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
