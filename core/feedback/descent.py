@@ -33,6 +33,12 @@ def tainted(session: Session) -> set[str]:
     return {one for one in session.scalars(select(Training.version_id)) if not emptied.isdisjoint(line(one, made_of))}
 
 
+def tainted_weights(session: Session) -> set[str]:
+    """Fingerprints of the versions that are tainted: what they have made is learned from no more."""
+    ids = tainted(session)
+    return {one.fingerprint for one in session.scalars(select(ModelVersion)) if one.id in ids}
+
+
 def verify(session: Session) -> Iterator[str]:
     """Every version whose name, parent or snapshot is not what its lineage says, in words."""
     parent, of_parent = aliased(ModelVersion), aliased(Training)
@@ -43,7 +49,8 @@ def verify(session: Session) -> Iterator[str]:
     query = query.outerjoin(of_parent, of_parent.version_id == parent.id).order_by(Training.version_id)
     for training, name, sha256, made_of, learned in session.execute(query):
         said = training.lineage
-        same = made_of is not None and made_of.name.startswith(said["parent"])
-        same = same and (learned is not None or made_of.fingerprint == said["base_fingerprint"])
+        there = made_of.fingerprint if made_of is not None else ""  # of before there was a registry it may be unknown
+        same = there == said["parent_fingerprint"]
+        same = same and (learned is not None or there == said["base_fingerprint"])
         if (name, sha256) != (said["name"], said["snapshot"]) or not same:
             yield f"model_versions: what {training.version_id} was made of was changed"

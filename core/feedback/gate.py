@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 import math
+from collections import Counter
 from dataclasses import dataclass
 from statistics import fmean
 
-from core.feedback.settling import Settled
+from sqlalchemy import select
+
+from core.feedback.database import Database
+from core.feedback.judged import judged
+from core.feedback.settling import Settled, decided, settled
 from core.feedback.signals import winner
+from core.feedback.studio_models import Item
 
 EVEN = 0.5
 """The win rate of a version that is as good as its parent."""
+LEAST_ITEMS = 10
+"""Of fewer, chance alone makes too many versions look better."""
 Z = 1.959963984540054
 """Of a normal distribution, for intervals of 95%."""
 
@@ -23,6 +31,9 @@ class Gate:
         wins, ties, losses: items, by the mean over their raters.
         rate: share of wins, where ties and what was bad on both sides count half. None without items.
         low, high: Wilson's interval of 95% over the items.
+        items: of the comparison, without those by which raters are checked.
+        open: those of them of which not all has been said yet. Until there is none, the interval means nothing: who
+            looks again and again finds a good moment.
     """
 
     wins: int
@@ -31,6 +42,27 @@ class Gate:
     rate: float | None
     low: float | None
     high: float | None
+    items: int
+    open: int
+
+    @property
+    def counted(self) -> int:
+        """Items that count. What nobody could judge is judged, and does not."""
+        return self.wins + self.ties + self.losses
+
+    @property
+    def judged(self) -> int:
+        return self.items - self.open
+
+
+def gate(database: Database, project_id: str, name: str, parent: str) -> Gate:
+    """How a version stands against its parent in a project that compares them."""
+    found = list(judged(database, project_id))
+    of = Item.project_id == project_id, Item.withdrawn_at.is_(None), Item.gold.is_(None)
+    with database.reading() as session:
+        items = set(session.scalars(select(Item.id).where(*of)))
+    scores = [one for item in settled(found, Counter()) if (one := score(item, name, parent)) is not None]
+    return gate_of(scores, len(items), len(items - decided(found)))
 
 
 def score(item: Settled, name: str, parent: str) -> float | None:
@@ -45,11 +77,19 @@ def score(item: Settled, name: str, parent: str) -> float | None:
     return fmean(scores[winner(one.answer, first, second)] for one in item.said)
 
 
-def gate_of(scores: list[float]) -> Gate:
+def gate_of(scores: list[float], items: int | None = None, still_open: int = 0) -> Gate:
+    """From the scores of what counts, one an item.
+
+    Args:
+        items: of the comparison; without a number, those that count.
+        still_open: those that are not judged yet.
+    """
+    items = len(scores) if items is None else items
     wins, losses = sum(one > EVEN for one in scores), sum(one < EVEN for one in scores)
     if not scores:
-        return Gate(0, 0, 0, None, None, None)
+        return Gate(0, 0, 0, None, None, None, items, still_open)
     count, rate = len(scores), fmean(scores)
     middle, spread = rate + Z**2 / (2 * count), Z * math.sqrt(rate * (1 - rate) / count + (Z / (2 * count)) ** 2)
     low, high = ((middle + sign * spread) / (1 + Z**2 / count) for sign in (-1, 1))
-    return Gate(wins, count - wins - losses, losses, rate, max(0.0, low), min(1.0, high))
+    ties = count - wins - losses
+    return Gate(wins, ties, losses, rate, max(0.0, low), min(1.0, high), items, still_open)

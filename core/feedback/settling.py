@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 from itertools import groupby
@@ -29,8 +30,7 @@ def settled(found: Iterable[Judged], losses: Losses, mistrusted: Collection[str]
         losses: counts the judgements that do not count, by the reason.
         mistrusted: raters whose word does not count.
     """
-    for _, of_item in groupby(found, key=lambda one: one.item):
-        group = list(of_item)
+    for group in _by_item(found):
         if group[0].gold is not None:
             losses["of a gold item, by which raters are checked"] += len(group)
             continue
@@ -40,6 +40,16 @@ def settled(found: Iterable[Judged], losses: Losses, mistrusted: Collection[str]
             losses["could not be judged"] += len(said) - len(able)
         if able:
             yield Settled(able[0], able)
+
+
+def decided(found: Iterable[Judged]) -> set[str]:
+    """Ids of the items of which all has been said, be it that nobody could judge them."""
+    return {group[0].item for group in _by_item(found) if _last_word(group, Counter(), ())}
+
+
+def _by_item(found: Iterable[Judged]) -> Iterator[list[Judged]]:
+    for _, group in groupby(found, key=lambda one: one.item):
+        yield list(group)
 
 
 def _last_word(group: list[Judged], losses: Losses, mistrusted: Collection[str]) -> list[Judged]:

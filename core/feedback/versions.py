@@ -15,17 +15,16 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, descent, runs
+from core.feedback import audit, descent, gate, promotion, runs
 from core.feedback.database import Database
-from core.feedback.gate import EVEN, Gate, gate_of, score
-from core.feedback.judged import judged, rater_name
+from core.feedback.gate import Gate
+from core.feedback.judged import rater_name
 from core.feedback.models import ModelVersion, utc_now
 from core.feedback.people import Person
 from core.feedback.screen import screened
-from core.feedback.settling import settled
 from core.feedback.studio_models import VERSION_STATES as STATES
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, Training
-from core.lineage import Lineage
+from core.lineage import Lineage, checked_name
 
 CANDIDATE, PROMOTED, RETIRED = STATES
 BATCH = 500
@@ -76,12 +75,16 @@ class Versions:
 
         Raises:
             AccessError: only a maintainer may.
-            FeedbackError: there is no such snapshot, or another version has that name.
+            CheckpointError: it has a name that no version can have.
+            FeedbackError: there is no such snapshot, it was emptied, the parent is not registered, or another version
+                has that name.
         """
         by.need("maintainer")
+        checked_name(lineage.name)
         _created(lineage)
         if lineage.parent == lineage.name:
-            raise FeedbackError("A version cannot be made of itself", value=lineage.name)
+            remedy = "Give it another name than its parent's"
+            raise FeedbackError("A version cannot be made of itself", value=lineage.name, remedy=remedy)
         with self._database.writing() as session:
             audit.hold(session)
             snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == lineage.snapshot))
@@ -90,12 +93,14 @@ class Versions:
                 raise FeedbackError(what, value=lineage.snapshot, remedy=remedy)
             version_id = runs.model_version(self._database, session, lineage.name, fingerprint)
             version = session.get_one(ModelVersion, version_id)
-            known = session.get(Training, version_id)
-            if known is not None and known.snapshot_id == snapshot.id:
+            if (known := session.get(Training, version_id)) is not None and known.snapshot_id == snapshot.id:
                 return version_id
             if known is not None or version.name != lineage.name:
                 remedy = "Give this one another name"
                 raise FeedbackError("Another version has that name", value=lineage.name, remedy=remedy)
+            if snapshot.emptied_at is not None:
+                what, remedy = "The snapshot was withdrawn meanwhile", "Make it again, and learn from that"
+                raise FeedbackError(what, value=lineage.snapshot[:12], remedy=remedy)
             version.parent_id = _parent(self._database, session, lineage)
             training = Training(
                 version_id=version_id, snapshot_id=snapshot.id, state=CANDIDATE, lineage=lineage.to_json()
@@ -103,6 +108,11 @@ class Versions:
             session.add(training)
             audit.record(session, by.id, "register", training, after={"name": lineage.name, "state": CANDIDATE})
             return version_id
+
+    def taken(self, name: str) -> bool:
+        """Whether something has that name already, as outputs carry it."""
+        with self._database.reading() as session:
+            return session.scalar(select(ModelVersion.id).where(ModelVersion.name == name)) is not None
 
     def all(self) -> list[VersionInfo]:
         """The newest first."""
@@ -131,10 +141,26 @@ class Versions:
             training = _existing(session, version_id)
             project = session.get(Project, project_id)
             if project is None or project.kind != "compare":
-                raise FeedbackError("There is no such project that compares", value=project_id)
+                remedy = "Name a project in which people compare outputs"
+                raise FeedbackError("There is no such project that compares", value=project_id, remedy=remedy)
             if training.project_id != project_id:
                 training.project_id = project_id
                 audit.record(session, by.id, "link", training, after={"project": project_id})
+
+    def leave(self, by: Person, version_id: str, repository: str) -> None:
+        """Logs that a version is put into a repository of the hub, before it is.
+
+        Raises:
+            AccessError: only a maintainer may.
+            FeedbackError: there is no such version, or it rests on something that was withdrawn.
+        """
+        by.need("maintainer")
+        with self._database.writing() as session:
+            audit.hold(session)
+            training = _existing(session, version_id)
+            promotion.need_whole(session, training)
+            after = {"name": training.lineage["name"], "repository": repository}
+            audit.record(session, by.id, "push", training, after=after)
 
     # How it did
 
@@ -146,11 +172,10 @@ class Versions:
         with self._database.reading() as session:
             project_id = _existing(session, version_id).project_id
             version = session.get_one(ModelVersion, version_id)
-            names = version.name, session.get_one(ModelVersion, version.parent_id).name
-        if project_id is None:
-            return gate_of([])
-        items = settled(judged(self._database, project_id), Counter())
-        return gate_of([of for item in items if (of := score(item, *names)) is not None])
+            parent = version.parent_id and session.get_one(ModelVersion, version.parent_id)
+        if project_id is None or parent is None:
+            return gate.gate_of([])
+        return gate.gate(self._database, project_id, version.name, parent.name)
 
     def judgements(self, version_id: str) -> list[Basis]:
         """What the snapshots rest on that a version and its learned parents were trained on.
@@ -177,10 +202,17 @@ class Versions:
         ids, seen = sorted(judgement_ids), set()
         with self._database.reading() as session:
             for start in range(0, len(ids), BATCH):
-                query = select(Training.version_id).join(SnapshotPart, SnapshotPart.snapshot_id == Training.snapshot_id)
+                query = select(SnapshotPart.snapshot_id).distinct()
                 seen |= set(session.scalars(query.where(SnapshotPart.judgement_id.in_(ids[start : start + BATCH]))))
+        return self.learned_from(seen) if seen else []
+
+    def learned_from(self, snapshot_ids: Collection[str]) -> list[VersionInfo]:
+        """Every version that has seen one of the snapshots, and all that were made of such; the newest first."""
+        found = self.all()
+        seen = {one.id for one in found if one.snapshot_id in snapshot_ids}
+        with self._database.reading() as session:
             made_of = descent.parents(session)
-        return [one for one in self.all() if not seen.isdisjoint(descent.line(one.id, made_of))]
+        return [one for one in found if not seen.isdisjoint(descent.line(one.id, made_of))]
 
     # What is served
 
@@ -189,8 +221,8 @@ class Versions:
 
         Raises:
             AccessError: only a maintainer may.
-            FeedbackError: there is no such version, it is promoted already, or it may not be: it is tainted, was not
-                compared with its parent, or is not shown to be better; or there is no reason.
+            FeedbackError: there is no such version, it is promoted already, or it may not be
+                (``core.feedback.promotion``); or there is no reason.
         """
         by.need("maintainer")
         reason = _reason(reason)
@@ -198,54 +230,44 @@ class Versions:
             audit.hold(session)  # nothing is said or withdrawn until the end
             training = _existing(session, version_id)
             if training.state == PROMOTED:
-                raise FeedbackError("That version is promoted already", value=training.lineage["name"])
-            gate = self._may_be_promoted(session, training)
-            former = _promoted(session)
+                remedy = "Nothing is left to do"
+                raise FeedbackError("That version is promoted already", value=training.lineage["name"], remedy=remedy)
+            former, how = promotion.served(session), self.gate(version_id)
+            promotion.need_fit(session, training, former, how)
             if former is not None:
                 _change(session, by, "retire", former, RETIRED, reason)
             training.replaced_id = former and former.version_id
-            _change(session, by, "promote", training, PROMOTED, reason, {"gate": asdict(gate)})
-
-    def _may_be_promoted(self, session: Session, training: Training) -> Gate:
-        name = training.lineage["name"]
-        if training.version_id in descent.tainted(session):
-            remedy = "Make its snapshot again, and learn from that one"
-            raise FeedbackError("The version rests on something that was withdrawn", value=name, remedy=remedy)
-        if training.project_id is None:
-            remedy = "Have it compared blindly with its parent first"
-            raise FeedbackError("The version was not compared with its parent", value=name, remedy=remedy)
-        gate = self.gate(training.version_id)
-        if gate.low is None or gate.low <= EVEN:
-            found = "nothing counts yet"
-            if gate.low is not None:
-                found = f"it wins {gate.rate:.0%}, which may be {gate.low:.0%} to {gate.high:.0%}"
-            what = f"The version is not shown to be better than its parent: {found}"
-            remedy = "The lower end must lie above 50%: have more items judged, or learn from more"
-            raise FeedbackError(what, value=name, remedy=remedy)
-        return gate
+            why = {"gate": asdict(how), "tasks": promotion.tasks(training)}
+            _change(session, by, "promote", training, PROMOTED, reason, why)
 
     def former(self) -> str | None:
         """The name of what a roll back would serve; None for the base."""
         with self._database.reading() as session:
-            last = _promoted(session)
-            former = last and _former(session, last)
+            last = promotion.served(session)
+            former = last and promotion.former(session, last)
             return former and former.lineage["name"]
 
-    def roll_back(self, by: Person, reason: str) -> str | None:
+    def roll_back(self, by: Person, reason: str, served: str | None = None) -> str | None:
         """Serves again what the promoted version had replaced; a version that is tainted by now is passed over. Returns
         its name; None for the base.
 
+        Args:
+            served: id of the version that whoever asks takes for the promoted one.
+
         Raises:
             AccessError: only a maintainer may.
-            FeedbackError: none is promoted, or there is no reason.
+            FeedbackError: none is promoted, another one than ``served`` is, or there is no reason.
         """
         by.need("maintainer")
         reason = _reason(reason)
         with self._database.writing() as session:
             audit.hold(session)
-            if (last := _promoted(session)) is None:
+            if (last := promotion.served(session)) is None:
                 raise FeedbackError("No version is promoted", remedy="The base is served already")
-            former = _former(session, last)
+            if served not in (None, last.version_id):
+                remedy = "Look at what is served now, and decide again"
+                raise FeedbackError("Somebody else has changed it meanwhile", value=last.lineage["name"], remedy=remedy)
+            former = promotion.former(session, last)
             last.replaced_id = None
             _change(session, by, "roll back", last, RETIRED, reason)
             if former is None:
@@ -272,10 +294,19 @@ class Versions:
 
 
 def _parent(database: Database, session: Session, lineage: Lineage) -> str:
-    """The id of what a version was made of: a learned version of that name, or else the base."""
+    """The id of what a version was made of: the base, or a learned version with those weights.
+
+    Raises:
+        FeedbackError: it is neither.
+    """
+    if lineage.parent_fingerprint == lineage.base_fingerprint:
+        return runs.model_version(database, session, lineage.parent, lineage.base_fingerprint)
     learned = select(ModelVersion.id).join(Training, Training.version_id == ModelVersion.id)
-    found = session.scalar(learned.where(ModelVersion.name == lineage.parent))
-    return found or runs.model_version(database, session, lineage.parent, lineage.base_fingerprint)
+    of = ModelVersion.name == lineage.parent, ModelVersion.fingerprint == lineage.parent_fingerprint
+    if (found := session.scalar(learned.where(*of))) is None:
+        remedy = "Register its parent first"
+        raise FeedbackError("What the version was made of is not registered", value=lineage.parent, remedy=remedy)
+    return found
 
 
 def _change(
@@ -288,23 +319,9 @@ def _change(
     audit.record(session, by.id, action, training, before=before, after=after, reason=reason)
 
 
-def _promoted(session: Session) -> Training | None:
-    return session.scalar(select(Training).where(Training.state == PROMOTED))
-
-
-def _former(session: Session, last: Training) -> Training | None:
-    """What the promoted version had replaced, without those that are tainted by now; None is the base."""
-    tainted, passed = descent.tainted(session), {last.version_id}
-    before = last.replaced_id
-    while before in tainted - passed:
-        passed.add(before)
-        before = session.get_one(Training, before).replaced_id
-    return None if before is None or before in passed else session.get_one(Training, before)
-
-
 def _existing(session: Session, version_id: str) -> Training:
     if (training := session.get(Training, version_id)) is None:
-        raise FeedbackError("There is no such version", value=version_id)
+        raise FeedbackError("There is no such version", value=version_id, remedy="Look at the list of versions")
     return training
 
 
@@ -320,7 +337,8 @@ def _created(lineage: Lineage) -> datetime:
     except (TypeError, ValueError):
         found = None
     if found is None or found.tzinfo is None:
-        raise FeedbackError("When the version was made is no moment with a time zone", value=lineage.created_at)
+        remedy = "Write created_at as 2026-03-01T12:00:00+00:00"
+        raise FeedbackError("When the version was made is no moment", value=lineage.created_at, remedy=remedy)
     return found
 
 

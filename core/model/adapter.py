@@ -16,12 +16,13 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from core.errors import CheckpointError
+from core.lineage import ADAPTER_FILES
 from core.model.unified import UnifiedModel
 
 if TYPE_CHECKING:
     from peft import PeftModel
 
-CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
+CONFIG, WEIGHTS = ADAPTER_FILES
 NAME = "default"
 
 

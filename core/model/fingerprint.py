@@ -3,6 +3,8 @@
 import hashlib
 from pathlib import Path
 
+from core.lineage import ADAPTER_FILES
+
 
 def fingerprint(path: Path) -> str:
     """Digest of a file's content, or of a checkpoint folder: of its weights the sizes and both ends, 1 MiB each.
@@ -27,5 +29,6 @@ def fingerprint(path: Path) -> str:
 
 
 def learned_fingerprint(base: str, folder: Path) -> str:
-    """Digest of a learned version's weights: of its base, and of the adapter in its folder."""
-    return hashlib.sha256(f"{base} {fingerprint(folder)}".encode()).hexdigest()
+    """Digest of a learned version's weights: of its base, and of the whole adapter in its folder, which is small."""
+    parts = [base, *(fingerprint(folder / name) for name in ADAPTER_FILES)]
+    return hashlib.sha256(" ".join(parts).encode()).hexdigest()

@@ -348,8 +348,9 @@ class Learner:
         lineage = self.parent.lineage
         Lineage(
             self.name, self.parent.name, lineage.base if lineage else self.parent.base_name,
-            self.parent.base_fingerprint, self.source.sha256, self.source.counts(), self.source.judgements,
-            asdict(self.recipe), revision(), metrics, datetime.now(UTC).isoformat(timespec="seconds"),
+            self.parent.base_fingerprint, self.parent.fingerprint, self.source.sha256, self.source.counts(),
+            self.source.judgements, asdict(self.recipe), revision(), metrics,
+            datetime.now(UTC).isoformat(timespec="seconds"),
         ).write(self.out)  # fmt: skip
         self.states.clear()
         return self.out

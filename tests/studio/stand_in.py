@@ -77,13 +77,14 @@ class Learning:
             ("vqa", "accuracy", 0.62, 0.55, -0.1, -0.02, True),
         )
         tasks = [dict(zip(names, one, strict=True)) for one in tasks]
-        lineage = Lineage(
-            self.asked.name, parent, base.name, base.fingerprint, self.asked.snapshot, {"pair, train": 16}, 20,
-            {"steps": STEPS, "beta": 0.1}, "", {"tasks": tasks, "held_out": {"image_accuracy": 0.75, "image_pairs": 4}},
-            datetime.now(UTC).isoformat(),
-        )  # fmt: skip
         with open_store(data_folder()) as store:
             by = store.people.named(self.asked.by)
+            known = {one.name: one.fingerprint for one in store.versions.all()}
+            lineage = Lineage(
+                self.asked.name, parent, base.name, base.fingerprint, known.get(parent, base.fingerprint),
+                self.asked.snapshot, {"pair, train": 16}, 20, {"steps": STEPS, "beta": 0.1}, "",
+                {"tasks": tasks, "held_out": {"image_accuracy": 0.75, "image_pairs": 4}}, datetime.now(UTC).isoformat(),
+            )  # fmt: skip
             version_id = store.versions.register(by, lineage, self.asked.name.encode().hex().ljust(64, "0")[:64])
             store.versions.link(by, version_id, compared(store, by, lineage, base.fingerprint, self.asked.compare))
         lineage.write(self.folder)

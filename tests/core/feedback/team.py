@@ -127,8 +127,9 @@ def filled(team: Team, count: int = 3, name: str = "one") -> str:
 def lineage(name: str, snapshot: str, parent: str = MODEL, created_at: str = "2026-03-01T12:00:00+00:00") -> Lineage:
     """Of a version that was learned on top of the team's model."""
     return Lineage(
-        name, parent, MODEL, FINGERPRINT + MODEL, snapshot, {"pair, train": 3}, 6, {"steps": 2}, "", {}, created_at
-    )
+        name, parent, MODEL, FINGERPRINT + MODEL, FINGERPRINT + parent, snapshot, {"pair, train": 3}, 6, {"steps": 2},
+        "", {}, created_at,
+    )  # fmt: skip
 
 
 def answer(kind: str = "rate", score: int = 4) -> dict:

@@ -10,7 +10,7 @@ import sqlalchemy as sa
 from core.errors import AccessError, FeedbackError
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
-from tests.core.feedback.team import Team, filled, lineage
+from tests.core.feedback.team import FINGERPRINT, Team, filled, lineage
 
 
 def test_a_snapshot_is_named_by_its_content_and_splits_by_patient(team: Team) -> None:
@@ -31,7 +31,7 @@ def test_whoever_withdraws_empties_the_snapshots_and_the_versions_that_saw_them_
     store, by = team.store, team.maintainer
     project, untouched = filled(team), filled(team, name="of one rater")
     made = store.snapshots.make(by, Rules((project,)))
-    store.versions.register(by, lineage("nano-2", made.sha256), "2" * 64)
+    store.versions.register(by, lineage("nano-2", made.sha256), FINGERPRINT + "nano-2")
     store.versions.register(by, lineage("nano-3", made.sha256, parent="nano-2"), "3" * 64)
     other = Team(store, by, team.adjudicator, [team.adjudicator])
     with pytest.raises(AccessError):

@@ -7,6 +7,7 @@ from pathlib import Path
 
 import torch
 
+from core.feedback.gate import LEAST_ITEMS
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules
@@ -56,8 +57,12 @@ class School:
         assert list(self.store.verify()) == []
         self.store.close()
 
-    def learn(self, name: str, seed: int = 0) -> Lineage:
-        """Writes a version folder whose adapter changes the base at random, and registers it as a candidate."""
+    def learn(self, name: str, seed: int = 0, parent: str | None = None) -> Lineage:
+        """Writes a version folder whose adapter changes the base at random, and registers it as a candidate.
+
+        Args:
+            parent: a learned version that it is said to be made of, or else the base.
+        """
         model, folder = load(self.base.folder, CPU, torch.float32).model, self.folder / name
         peft = add_adapter(model, 4, 8, LORA_TARGETS, seed)
         with torch.no_grad():
@@ -68,9 +73,10 @@ class School:
         write_adapter(peft, folder, None)
         (folder / "README.md").write_text(f"---\nlicense: other\n---\n# {name}\n\nLearned for a test.\n")
         made = f"2026-03-01T12:00:{len(self._ids):02}+00:00"
+        parent = parent or self.base.name
         about = Lineage(
-            name, self.base.name, self.base.name, self.base.fingerprint, self.snapshot, {"pair, train": 3}, 6,
-            {"about": "For a test"}, "", {}, made,
+            name, parent, self.base.name, self.base.fingerprint, self._digest(parent), self.snapshot,
+            {"pair, train": 3}, 6, {"about": "For a test"}, "", {}, made,
         )  # fmt: skip
         about.write(folder)
         self.register(about)
@@ -82,8 +88,9 @@ class School:
         self._ids[about.name] = self.registry.register(self.by, dataclasses.replace(about, **changed), digest)
 
     def compare(self, name: str) -> None:
-        """Has a version compared blindly with its base, which it beats."""
-        self.registry.link(self.by, self._ids[name], self._judged(name, self.base.name))
+        """Has a version compared blindly with its parent, which it beats."""
+        parent = Lineage.read(self.folder / name).parent
+        self.registry.link(self.by, self._ids[name], self._judged(name, parent, LEAST_ITEMS))
 
     def promote(self, name: str) -> None:
         """A version that was compared before."""
@@ -95,8 +102,8 @@ class School:
     def retire(self, name: str) -> None:
         self.registry.retire(self.by, self._ids[name], "Not needed")
 
-    def _judged(self, better: str, worse: str) -> str:
-        pairs = [NewItem((self._output(better, n), self._output(worse, n))) for n in range(6)]
+    def _judged(self, better: str, worse: str, count: int = 6) -> str:
+        pairs = [NewItem((self._output(better, n), self._output(worse, n))) for n in range(count)]
         project = self.team.project("compare", items=pairs, name=f"{better} {worse}", plan=Plan(overlap=2))
         for rater in self.team.raters:
             self.team.judge_all(rater, project, choices={"anatomy": 0, "overall": 0})

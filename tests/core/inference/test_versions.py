@@ -50,8 +50,8 @@ def offer(school: School, tiny_checkpoint: Path, tmp_path: Path, monkeypatch: py
 def test_a_candidate_appears_is_promoted_and_rolled_back_while_the_program_runs(school: School, offer: Offer) -> None:
     assert list(offer.versions()) == ["tiny"] and offer.newest is None
     base = answer(offer.get())
-    for name, seed in (("one", 1), ("two", 2)):
-        school.learn(name, seed)
+    for name, seed, parent in (("one", 1, None), ("two", 2, "one")):
+        school.learn(name, seed, parent)
         school.compare(name)
     assert list(offer.versions()) == ["tiny", "two", "one"] and offer.newest.name == "two"
     assert offer.default.name == "tiny" and answer(offer.get()) == base

@@ -30,7 +30,8 @@ def learn_something(model, rank, targets, seed):
 def written(folder, peft, base, parent=None):
     folder.mkdir()
     write_adapter(peft, folder, parent)
-    about = Lineage(folder.name, "base", base.folder.name, base.base_fingerprint, "0" * 64, {}, 0, {}, "", {}, "")
+    of = base.base_fingerprint, base.fingerprint
+    about = Lineage(folder.name, "base", base.folder.name, *of, "0" * 64, {}, 0, {}, "", {}, "")
     about.write(folder)
     return folder
 

@@ -49,18 +49,28 @@ def downgrade() -> None:
 def _describe() -> None:
     """What is known of the versions of before; the log gets the digests of their rows as they are now."""
     known = sa.text(
-        "SELECT t.version_id, t.snapshot_id, v.name, p.name AS parent, p.fingerprint, s.sha256, v.created_at"
-        " FROM trainings t JOIN model_versions v ON v.id = t.version_id JOIN model_versions p ON p.id = v.parent_id"
-        " JOIN snapshots s ON s.id = t.snapshot_id"
+        "SELECT t.version_id, t.snapshot_id, v.name, v.parent_id, s.sha256, v.created_at"
+        " FROM trainings t JOIN model_versions v ON v.id = t.version_id JOIN snapshots s ON s.id = t.snapshot_id"
     ).columns(created_at=sa.DateTime(timezone=True))
     table = sa.table("trainings", sa.column("version_id"), sa.column("state"), sa.column("lineage", sa.JSON()))
     session = Session(op.get_bind())
-    for row in session.execute(known).all():
+    models = sa.text("SELECT id, name, fingerprint, parent_id FROM model_versions")
+    models = {row.id: row for row in session.execute(models)}
+    rows = session.execute(known).all()
+    learned = {row.version_id for row in rows}
+    for row in rows:
+        parent = root = models.get(row.parent_id)
+        seen = {row.version_id}
+        while root is not None and root.id in learned - seen:
+            seen.add(root.id)
+            root = models.get(root.parent_id)
         moment = row.created_at if row.created_at.tzinfo else row.created_at.replace(tzinfo=UTC)
         new = {
             "state": "candidate",
             "lineage": {
-                "name": row.name, "parent": row.parent, "base": row.parent, "base_fingerprint": row.fingerprint,
+                "name": row.name, "parent": parent.name if parent else "", "base": root.name if root else "",
+                "base_fingerprint": root.fingerprint if root else "",
+                "parent_fingerprint": parent.fingerprint if parent else "",
                 "snapshot": row.sha256, "signals": {}, "judgements": 0, "recipe": {}, "revision": "", "metrics": {},
                 "created_at": moment.isoformat(),
             },
