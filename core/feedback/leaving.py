@@ -6,6 +6,7 @@ from collections import Counter
 
 Losses = Counter[str]
 """What was left out, by the reason."""
+TAINTED = "made by a version that rests on something withdrawn"
 PARTS = {
     "cannot_judge": "why it could not be judged",
     "scores": "scores by criterion",

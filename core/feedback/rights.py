@@ -18,7 +18,17 @@ from core.feedback.people import Person, existing, keep_one_maintainer
 from core.feedback.projects import GROUND
 from core.feedback.rubric import Plan
 from core.feedback.runs import patient_hash, pseudonym, secret_of
-from core.feedback.studio_models import Assignment, Draft, Item, Judgement, Login, Member, Project, SnapshotPart
+from core.feedback.studio_models import (
+    Assignment,
+    Draft,
+    Item,
+    Judgement,
+    Login,
+    Member,
+    Project,
+    Snapshot,
+    SnapshotPart,
+)
 from core.feedback.tombstones import BATCH
 from core.feedback.versions import VersionInfo, Versions
 
@@ -34,7 +44,8 @@ class Withdrawn:
 
 @dataclass(frozen=True)
 class Withdrawal:
-    """What was withdrawn at one moment, by whomever: how many judgements, and versions that had seen one of them."""
+    """What was withdrawn at one moment, by whomever: how many judgements, and versions that had seen one of them. There
+    are none where a visitor has withdrawn what judgements had confirmed; the versions had seen that."""
 
     at: datetime
     judgements: int
@@ -42,7 +53,7 @@ class Withdrawal:
 
 
 def withdrawals(database: Database, by: Person, limit: int) -> list[Withdrawal]:
-    """Withdrawals that took judgements along, the newest first.
+    """Withdrawals that took judgements along, or emptied a snapshot, the newest first.
 
     Raises:
         AccessError: only a maintainer may.
@@ -58,10 +69,15 @@ def withdrawals(database: Database, by: Person, limit: int) -> list[Withdrawal]:
         seen: dict[datetime, list[str]] = {}
         for moment, judgement_id in session.execute(query):
             seen.setdefault(moment, []).append(judgement_id)
+        emptied: dict[datetime, list[str]] = {}
+        said = select(at).where(at.is_not(None))
+        query = select(Snapshot.emptied_at, Snapshot.id).where(Snapshot.emptied_at.not_in(said))
+        for moment, snapshot_id in session.execute(query):
+            emptied.setdefault(moment, []).append(snapshot_id)
     versions = Versions(database)
-    return [
-        Withdrawal(moment, count, versions.touched(seen[moment]) if moment in seen else []) for moment, count in counted
-    ]
+    found = [Withdrawal(moment, count, versions.touched(seen.get(moment, []))) for moment, count in counted]
+    found += [Withdrawal(moment, 0, versions.learned_from(ids)) for moment, ids in emptied.items()]
+    return sorted(found, key=lambda one: one.at, reverse=True)[:limit]
 
 
 def withdraw_person(database: Database, by: Person, user_id: str) -> Withdrawn:

@@ -6,6 +6,7 @@ takes it elsewhere deletes it when the snapshot is emptied here.
 
 from __future__ import annotations
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -20,7 +21,8 @@ SIGNALS, PICTURES, ABOUT = "signals.jsonl", "pictures", "snapshot.json"
 
 def write(snapshots: Snapshots, blobs: Blobs, sha256: str, folder: Path) -> dict:
     """Writes ``signals.jsonl`` (a signal a line with its split, and how many judgements it rests on), ``pictures/``
-    (PNG by SHA-256) and ``snapshot.json``, which it returns. A folder that could not be finished is not there.
+    (PNG by SHA-256) and ``snapshot.json``, which it returns; that has the SHA-256 of the signals' file. A folder that
+    could not be finished is not there.
 
     Args:
         sha256: of the snapshot, or its beginning.
@@ -48,13 +50,15 @@ def write(snapshots: Snapshots, blobs: Blobs, sha256: str, folder: Path) -> dict
         for one in sorted(_pictures(contents)):
             if not blobs.copy(one, part / PICTURES / f"{one}.png"):
                 raise FeedbackError("A picture is not there any more", value=one[:12], remedy="Make the snapshot again")
+        about["signals_sha256"] = hashlib.sha256((part / SIGNALS).read_bytes()).hexdigest()
         (part / ABOUT).write_text(json.dumps(about, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
         snapshots.read(info.sha256)  # not withdrawn meanwhile
         if folder.exists():
             folder.rmdir()
         part.replace(folder)
     except OSError as error:
-        raise FeedbackError(f"The snapshot cannot be written ({error.strerror})", value=str(folder)) from error
+        what, remedy = f"The snapshot cannot be written ({error.strerror})", "Name another folder"
+        raise FeedbackError(what, value=str(folder), remedy=remedy) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return about

@@ -16,11 +16,11 @@ from sqlalchemy import delete, insert, select
 from sqlalchemy.orm import Session
 
 from core.errors import FeedbackError
-from core.feedback import audit, visitors
+from core.feedback import audit, descent, visitors
 from core.feedback.columns import columns
 from core.feedback.database import Database
-from core.feedback.judged import judged
-from core.feedback.leaving import Losses
+from core.feedback.judged import Judged, judged
+from core.feedback.leaving import TAINTED, Losses
 from core.feedback.models import ModelVersion, new_id, utc_now
 from core.feedback.people import Person
 from core.feedback.settling import settled
@@ -30,6 +30,7 @@ from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPa
 
 TRAIN, TEST = "train", "test"
 BATCH = 500
+LISTED = "Copy its SHA-256 from the page Snapshots"
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,8 @@ class Rules:
 
     def __post_init__(self) -> None:
         if not self.projects or not 0 <= self.test_share < 1 or not 0 <= self.least_gold <= 1:
-            raise FeedbackError("A snapshot needs a project, and shares from 0 to 1", value=self)
+            remedy = "Choose a project, and shares such as 0.2"
+            raise FeedbackError("A snapshot needs a project, and shares from 0 to 1", value=self, remedy=remedy)
 
 
 @dataclass(frozen=True)
@@ -87,15 +89,19 @@ class Snapshots:
         by.need("maintainer")
         losses: Losses = Counter()
         mistrusted = {project_id: self._mistrusted(project_id, rules) for project_id in rules.projects}
-        found = [
-            signal
-            for project_id in rules.projects
-            for signal in signals(settled(judged(self._database, project_id), losses, mistrusted[project_id]), losses)
-        ]
+        with self._database.reading() as session:
+            tainted = descent.tainted_weights(session)
+        found: list[Signal] = []
+        for project_id in rules.projects:
+            said = _untainted(judged(self._database, project_id), tainted, losses)
+            found += signals(settled(said, losses, mistrusted[project_id]), losses)
         with self._database.writing() as session:
             audit.hold(session)
+            if descent.tainted_weights(session) != tainted:
+                raise _withdrawn()
             if rules.visitors:
-                found += _only_new(visitors.confirmed(session, mistrusted, utc_now(), losses), found, losses)
+                of_visitors = visitors.confirmed(session, mistrusted, utc_now(), losses, tainted)
+                found += _only_new(of_visitors, found, losses)
             contents = [signal.to_json() | {"split": split(signal.group, rules)} for signal in found]
             if not contents:
                 remedy = f"Judge more first. Left out: {dict(losses)}" if losses else "Judge something first"
@@ -111,7 +117,7 @@ class Snapshots:
         """The raters of a project whose word does not count."""
         with self._database.reading() as session:
             if session.get(Project, project_id) is None:
-                raise FeedbackError("There is no such project", value=project_id)
+                raise FeedbackError("There is no such project", value=project_id, remedy="Look at the list of projects")
         if not rules.least_gold:
             return set()
         standing = standings(columns(self._database, project_id, None))
@@ -168,7 +174,7 @@ class Snapshots:
             found = session.scalars(query).all() if sha256 else []
             if len(found) != 1:
                 what = "Several snapshots begin so" if found else "There is no such snapshot"
-                raise FeedbackError(what, value=sha256, remedy="Copy its SHA-256 from the page Snapshots")
+                raise FeedbackError(what, value=sha256, remedy=LISTED)
             return _info(session, found[0])
 
     def read(self, sha256: str) -> list[dict]:
@@ -243,6 +249,15 @@ def empty(
     return len(found)
 
 
+def _untainted(found: Iterable[Judged], tainted: Collection[str], losses: Losses) -> Iterator[Judged]:
+    """Leaves out what was said of an output that carries on something withdrawn."""
+    for one in found:
+        if any(output.fingerprint in tainted for output in one.outputs):
+            losses[TAINTED] += 1
+        else:
+            yield one
+
+
 def _only_new(found: Iterable[Signal], known: list[Signal], losses: Losses) -> Iterator[Signal]:
     """Leaves out what clinicians have said themselves: it would count twice."""
     seen = {_lesson(signal) for signal in known}
@@ -292,18 +307,22 @@ def _need_all(session: Session, contents: list[dict]) -> None:
     for start in range(0, len(ids), BATCH):
         some = Judgement.id.in_(ids[start : start + BATCH])
         if session.scalar(select(Judgement.id).where(some, Judgement.withdrawn_at.is_not(None)).limit(1)):
-            raise FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
+            raise _withdrawn()
+
+
+def _withdrawn() -> FeedbackError:
+    return FeedbackError("Something was withdrawn meanwhile", remedy="Make the snapshot again")
 
 
 def _named(session: Session, sha256: str) -> Snapshot:
     snapshot = session.scalar(select(Snapshot).where(Snapshot.sha256 == sha256))
     if snapshot is None:
-        raise FeedbackError("There is no such snapshot", value=sha256)
+        raise FeedbackError("There is no such snapshot", value=sha256, remedy=LISTED)
     return snapshot
 
 
 def _existing(session: Session, snapshot_id: str) -> Snapshot:
     snapshot = session.get(Snapshot, snapshot_id)
     if snapshot is None:
-        raise FeedbackError("There is no such snapshot", value=snapshot_id)
+        raise FeedbackError("There is no such snapshot", value=snapshot_id, remedy=LISTED)
     return snapshot

@@ -21,8 +21,8 @@ from sqlalchemy import select
 from sqlalchemy.orm import Session
 
 from core.feedback.judged import Output, outputs_of, rater_name
-from core.feedback.leaving import Losses
-from core.feedback.models import Comparison, Consent, Generation, Rating, Response
+from core.feedback.leaving import TAINTED, Losses
+from core.feedback.models import Comparison, Consent, Generation, ModelVersion, Rating, Response
 from core.feedback.signals import PAIR, SFT, UNPAIRED, Signal, group_of, request, segment
 from core.feedback.studio_models import Item, Judgement
 from core.feedback.trust import CONFIRMED, TABLES, Feedback, ground
@@ -31,13 +31,15 @@ SIDES = ("left", "right")
 
 
 def confirmed(
-    session: Session, projects: Mapping[str, Collection[str]], now: datetime, losses: Losses
-) -> Iterator[Signal]:
+    session: Session, projects: Mapping[str, Collection[str]], now: datetime, losses: Losses,
+    tainted: Collection[str] = (),
+) -> Iterator[Signal]:  # fmt: skip
     """Everything that was confirmed in projects and has consent.
 
     Args:
         projects: ids, each with the raters there whose word does not count.
         losses: counts what is left out, by the reason.
+        tainted: fingerprints of the models of whose outputs nothing counts.
     """
     for table in TABLES.values():
         for row in session.scalars(select(table).where(table.trust == CONFIRMED).order_by(table.id)).all():
@@ -52,6 +54,8 @@ def confirmed(
                 losses["of a visitor, confirmed on a gold item"] += 1
             elif not _has_consent(session, row, now):
                 losses["of a visitor whose consent has expired"] += 1
+            elif _made_by(session, row, tainted):
+                losses[TAINTED] += 1
             else:
                 yield from _learned(session, row, judgement, losses)
 
@@ -98,14 +102,23 @@ def _outputs(session: Session, generation_id: str) -> list[Output]:
 
 def _has_consent(session: Session, row: Feedback, now: datetime) -> bool:
     """Whether who said it, and who made the runs that it is about, still let it be kept."""
-    if isinstance(row, Comparison):
-        runs = [row.left_generation_id, row.right_generation_id]
-    else:
-        of = row.response_id if isinstance(row, Rating) else row.id
-        runs = [session.get_one(Response, of).generation_id]
-    ids = {row.consent_id, *session.scalars(select(Generation.consent_id).where(Generation.id.in_(runs)))} - {None}
+    runs = select(Generation.consent_id).where(Generation.id.in_(_runs(session, row)))
+    ids = {row.consent_id, *session.scalars(runs)} - {None}
     valid = select(Consent.id).where(Consent.id.in_(ids), Consent.withdrawn_at.is_(None), Consent.expires_at > now)
     return len(session.scalars(valid).all()) == len(ids)
+
+
+def _made_by(session: Session, row: Feedback, fingerprints: Collection[str]) -> bool:
+    """Whether one of these models has made what it is about."""
+    query = select(ModelVersion.fingerprint).join(Generation, Generation.model_version_id == ModelVersion.id)
+    return not set(session.scalars(query.where(Generation.id.in_(_runs(session, row))))).isdisjoint(fingerprints)
+
+
+def _runs(session: Session, row: Feedback) -> list[str]:
+    """Ids of the generations that it is about."""
+    if isinstance(row, Comparison):
+        return [row.left_generation_id, row.right_generation_id]
+    return [session.get_one(Response, row.response_id if isinstance(row, Rating) else row.id).generation_id]
 
 
 def _signal(

@@ -51,6 +51,19 @@ def test_the_folder_holds_all_that_a_learner_needs_and_nobodys_name(
     assert not any(one in written for one in {*hidden, *(person.id for person in team.raters), "rita", "mona"})
 
 
+def test_what_was_changed_on_the_way_is_not_learned_from(team: Team, made: SnapshotInfo, tmp_path: Path) -> None:
+    write(team, made.sha256, out := tmp_path / "out")
+    signals, (first, second, *_) = out / "signals.jsonl", sorted((out / "pictures").iterdir())
+    first.write_bytes(second.read_bytes())
+    source = from_folder(out)
+    assert source.picture(second.stem)
+    with pytest.raises(FeedbackError, match=r"picture .* was changed.*Write it again"):
+        source.picture(first.stem)
+    signals.write_text(signals.read_text().replace("Good.", "Bad."))
+    with pytest.raises(FeedbackError, match=r"signals are not those .*Write it again"):
+        from_folder(out)
+
+
 def test_a_folder_that_is_not_empty_is_left_alone(team: Team, made: SnapshotInfo, tmp_path: Path) -> None:
     (tmp_path / "out").mkdir()
     write(team, made.sha256, tmp_path / "out")

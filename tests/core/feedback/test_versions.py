@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable
 from contextlib import ExitStack
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -17,9 +18,9 @@ import sqlalchemy as sa
 from alembic import command
 
 from core.config import ROOT
-from core.errors import AccessError, FeedbackError
+from core.errors import AccessError, FeedbackError, UniMedError
 from core.feedback import database
-from core.feedback.gate import gate_of
+from core.feedback.gate import LEAST_ITEMS, gate_of
 from core.feedback.models import Base
 from core.feedback.outputs import made_by
 from core.feedback.projects import NewItem
@@ -28,7 +29,7 @@ from core.feedback.snapshots import Rules, SnapshotInfo
 from core.feedback.studio import StudioStore
 from core.feedback.versions import Basis, VersionInfo
 from tests.core.feedback.builders import picture
-from tests.core.feedback.team import FINGERPRINT, MODEL, Team, filled, judgements, lineage
+from tests.core.feedback.team import FINGERPRINT, MODEL, Team, filled, judgements, lineage, report
 
 NEW, OLD, TIE, BOTH_BAD = 0, 1, "tie", "both_bad"
 
@@ -65,7 +66,7 @@ def compare(team: Team, version_id: str, *said: object, gold: int = 0) -> str:
 def better(team: Team, name: str, of: SnapshotInfo, parent: str = MODEL, day: int = 1) -> str:
     """A version that may be promoted."""
     version_id = registered(team, name, of, parent, day)
-    compare(team, version_id, NEW, NEW, NEW, NEW)
+    compare(team, version_id, *[NEW] * LEAST_ITEMS)
     return version_id
 
 
@@ -95,7 +96,7 @@ def test_a_version_is_registered_once_with_all_that_it_was_made_of(team: Team) -
 
 
 def test_a_base_that_has_made_nothing_here_is_written_down(team: Team, engine: sa.Engine) -> None:
-    made = lineage("nano-2", snapshot(team).sha256, parent="elsewhere")
+    made = replace(lineage("nano-2", snapshot(team).sha256, parent="elsewhere"), parent_fingerprint=FINGERPRINT + MODEL)
     team.store.versions.register(team.maintainer, made, "2" * 64)
     versions = Base.metadata.tables["model_versions"]
     with engine.connect() as connection:
@@ -110,12 +111,15 @@ def test_a_base_that_has_made_nothing_here_is_written_down(team: Team, engine: s
         ({"parent": "nano-2"}, "made of itself"),
         ({"created_at": "2026-03-01"}, "no moment"),
         ({"name": MODEL, "parent": "other"}, "Another version has that name"),
+        ({"parent_fingerprint": "9" * 64}, "not registered.*Register its parent first"),
+        ({"name": "../nano"}, "cannot have that name"),
+        ({"name": "nano 2"}, "cannot have that name"),
     ],
 )
 def test_a_lineage_that_cannot_be_is_refused(team: Team, change: dict, why: str) -> None:
-    values = lineage("nano-2", snapshot(team).sha256).to_json() | change
-    with pytest.raises(FeedbackError, match=why):
-        team.store.versions.register(team.maintainer, type(lineage("", ""))(**values), "2" * 64)
+    made = replace(lineage("nano-2", snapshot(team).sha256), **change)
+    with pytest.raises(UniMedError, match=why):
+        team.store.versions.register(team.maintainer, made, "2" * 64)
     assert team.store.versions.all() == []
 
 
@@ -154,6 +158,7 @@ def test_the_gate_counts_items_and_leaves_out_those_by_which_raters_are_checked(
     compare(team, version_id, NEW, NEW, NEW, OLD, TIE, BOTH_BAD, gold=3)
     gate = team.store.versions.gate(version_id)
     assert (gate.wins, gate.ties, gate.losses) == (3, 2, 1)
+    assert (gate.items, gate.judged, gate.open) == (6, 6, 0)
     assert gate == gate_of([1, 1, 1, 0, 0.5, 0.5]) and gate.rate == pytest.approx(4 / 6)
 
 
@@ -164,10 +169,11 @@ def test_raters_who_differ_count_by_their_mean_once_an_adjudicator_need_not_deci
     team.store.versions.link(team.maintainer, version_id, project)
     for rater, choice in zip(team.raters, (NEW, OLD), strict=True):
         team.judge_all(rater, project, choices={"anatomy": choice, "overall": choice})
-    assert team.store.versions.gate(version_id).rate is None, "disputed"
+    gate = team.store.versions.gate(version_id)
+    assert gate.rate is None and (gate.open, gate.items) == (2, 2), "disputed"
     team.submit(team.adjudicator, team.next(team.adjudicator, project), choices={"anatomy": 0, "overall": NEW})
     gate = team.store.versions.gate(version_id)
-    assert (gate.wins, gate.ties, gate.losses) == (1, 0, 0)
+    assert (gate.wins, gate.ties, gate.losses, gate.judged, gate.open) == (1, 0, 0, 1, 1)
 
 
 def test_wilsons_interval() -> None:
@@ -190,8 +196,8 @@ def test_what_is_not_shown_to_be_better_is_not_promoted(team: Team) -> None:
     version_id = registered(team, "nano-2", snapshot(team))
     with pytest.raises(FeedbackError, match="not compared"):
         versions.promote(by, version_id, "Better.")
-    project = compare(team, version_id, NEW, NEW, NEW, TIE)
-    with pytest.raises(FeedbackError, match=r"not shown to be better .* it wins 88%"):
+    project = compare(team, version_id, *[NEW] * 6, *[TIE] * 4)
+    with pytest.raises(FeedbackError, match=r"not shown to be better .* it wins 80%"):
         versions.promote(by, version_id, "Better.")
     with pytest.raises(FeedbackError, match="no such project that compares"):
         versions.link(by, version_id, team.project(count=1))
@@ -202,6 +208,72 @@ def test_what_is_not_shown_to_be_better_is_not_promoted(team: Team) -> None:
     with pytest.raises(FeedbackError, match="needs a reason"):
         versions.promote(by, other, " ")
     assert set(states(team.store).values()) == {"candidate"} and versions.served() is None
+
+
+def test_a_version_is_not_promoted_while_its_comparison_goes_well_for_a_moment(team: Team) -> None:
+    versions, by = team.store.versions, team.maintainer
+    version_id = registered(team, "nano-2", snapshot(team))
+    pairs = zip(team.outputs(count=14, model="nano-2"), team.outputs(count=14), strict=True)
+    project = team.project("compare", items=[NewItem(pair) for pair in pairs], plan=Plan(overlap=1))
+    versions.link(by, version_id, project)
+    for said in range(14):
+        with pytest.raises(FeedbackError, match=f"not finished: {said} of 14 judged"):
+            versions.promote(by, version_id, "Better.")
+        task, choices = team.next(team.raters[0], project), {"anatomy": NEW, "overall": NEW}
+        if said < 4:
+            team.submit(team.raters[0], task, choices={}, cannot_judge="other")
+        else:
+            team.submit(team.raters[0], task, choices=choices)
+    gate = versions.gate(version_id)
+    assert (gate.counted, gate.judged, gate.open) == (10, 14, 0), "what nobody can judge holds nothing up"
+    versions.promote(by, version_id, "Better.")
+
+
+def test_a_few_items_are_not_enough(team: Team) -> None:
+    version_id = registered(team, "nano-2", snapshot(team))
+    compare(team, version_id, *[NEW] * (LEAST_ITEMS - 1), gold=3)
+    with pytest.raises(FeedbackError, match=r"Too few items .*: 9, and 10 must.*Run more requests"):
+        team.store.versions.promote(team.maintainer, version_id, "Better.")
+
+
+def test_a_version_replaces_its_parent_alone(team: Team) -> None:
+    versions, by, of = team.store.versions, team.maintainer, snapshot(team)
+    first, second = better(team, "nano-2", of), better(team, "other-2", of, day=2)
+    child = better(team, "nano-3", of, "nano-2", day=3)
+    with pytest.raises(FeedbackError, match=rf"not made of what is served.*--base {MODEL}, and compare"):
+        versions.promote(by, child, "Better than what is not served.")
+    versions.promote(by, first, "Better.")
+    with pytest.raises(FeedbackError, match=r"not made of what is served.*--base nano-2, and compare"):
+        versions.promote(by, second, "Better than the base.")
+    assert versions.served() == "nano-2"
+    versions.retire(by, second, "Too late.")
+    versions.roll_back(by, "It blurs.")
+    versions.promote(by, second, "A retired one.")
+    assert versions.served() == "other-2"
+
+
+def test_the_log_says_which_tasks_became_worse(team: Team) -> None:
+    versions, by, of = team.store.versions, team.maintainer, snapshot(team)
+    rows = [{"task": "vqa", "worse": True}, {"task": "report", "worse": False}]
+    made = replace(lineage("nano-2", of.sha256), metrics={"tasks": rows})
+    version_id = versions.register(by, made, FINGERPRINT + "nano-2")
+    compare(team, version_id, *[NEW] * LEAST_ITEMS)
+    child = better(team, "nano-3", of, "nano-2", day=2)
+    versions.promote(by, version_id, "Better.")
+    versions.promote(by, child, "Better.")
+    said = [one.after["tasks"] for one in team.store.events(by, 9) if one.action == "promote"]
+    assert said == [{"measured": 0, "worse": []}, {"measured": 2, "worse": ["vqa"]}]
+
+
+def test_a_roll_back_takes_back_what_was_seen_and_nothing_newer(team: Team) -> None:
+    versions, by, of = team.store.versions, team.maintainer, snapshot(team)
+    first, second = better(team, "nano-2", of), better(team, "nano-3", of, "nano-2", day=2)
+    versions.promote(by, first, "Better.")
+    versions.promote(by, second, "Better still.")
+    with pytest.raises(FeedbackError, match="Somebody else has changed it meanwhile"):
+        versions.roll_back(by, "It blurs.", served=first)
+    assert versions.served() == "nano-3"
+    assert versions.roll_back(by, "It blurs.", served=second) == "nano-2"
 
 
 def test_promotion_retires_the_former_and_a_roll_back_returns_to_it(team: Team) -> None:
@@ -231,7 +303,7 @@ def test_promotion_retires_the_former_and_a_roll_back_returns_to_it(team: Team) 
         ("retire", "nano-2", "Better still."),
         ("promote", "nano-2", "Better."),
     ]
-    versions.promote(by, second, "It was right.")
+    versions.promote(by, first, "It was right.")
     assert versions.roll_back(by, "No.") is None
 
 
@@ -260,8 +332,9 @@ def test_who_promote_at_once_leave_one_promoted(team: Team, open_studio: Callabl
         thread.start()
     for thread in threads:
         thread.join()
-    assert all("promoted already" in error for error in errors)
-    assert sorted(states(team.store).values()) == ["promoted", "retired"]
+    assert len(errors) == 3
+    assert all("promoted already" in error or "not made of what is served" in error for error in errors)
+    assert sorted(states(team.store).values()) == ["candidate", "promoted"]
 
 
 # Withdrawals ---------------------------------------------------------------------------------------------------------
@@ -287,12 +360,13 @@ def test_what_was_withdrawn_taints_every_version_that_saw_it_and_their_children(
     assert [one.name for one in store.versions.touched(seen[:1])] == ["nano-3", "nano-2"]
     (withdrawal,) = store.withdrawals(by, 9)
     assert [one.name for one in withdrawal.versions] == ["nano-3", "nano-2"] and withdrawal.judgements == 2
-    compare(team, child, NEW, NEW, NEW, NEW)
+    compare(team, child, *[NEW] * LEAST_ITEMS)
     with pytest.raises(FeedbackError, match=r"withdrawn.*Make its snapshot again"):
         store.versions.promote(by, child, "Better.")
 
+    assert store.versions.roll_back(by, "Tainted.") is None
     store.versions.promote(by, other, "Not tainted.")
-    assert store.versions.roll_back(by, "No.") is None, "what is tainted is not served again"
+    assert store.versions.roll_back(by, "No.") is None
     again = store.snapshots.again(by, gone.id)
     anew = better(team, "nano-4", again, day=4)
     assert not info(team, anew).tainted
@@ -322,6 +396,21 @@ def test_withdrawals_name_what_had_seen_them_the_newest_first(team: Team) -> Non
     assert len(store.withdrawals(by, 1)) == 1
     with pytest.raises(AccessError):
         store.withdrawals(team.raters[0], 9)
+
+
+def test_what_a_tainted_version_has_made_is_learned_from_no_more(team: Team) -> None:
+    store, by = team.store, team.maintainer
+    registered(team, "nano-2", snapshot(team))
+    texts = [(report(team, f"{n} well.", f"two {n}", "nano-2"), report(team, "Bad.", f"two {n}")) for n in range(3)]
+    project = team.project("compare", items=[NewItem(pair) for pair in texts], name="two", plan=Plan(overlap=2))
+    for rater in team.raters:
+        team.judge_all(rater, project, choices={"anatomy": NEW, "overall": NEW})
+    rules = Rules((project, filled(team, name="three")))
+    assert sum("well" in str(one) for one in store.snapshots.read(store.snapshots.make(by, rules).sha256)) == 3
+    store.withdraw_patient(by, "archive", "one 1")
+    made = store.snapshots.make(by, rules)
+    assert not any("well" in str(one) for one in store.snapshots.read(made.sha256))
+    assert made.counts["left out"] == {"made by a version that rests on something withdrawn": 6}
 
 
 def test_an_output_leads_to_the_version_that_made_it(team: Team) -> None:
@@ -385,9 +474,34 @@ def test_what_was_trained_before_there_was_a_registry_is_a_candidate(
         command.downgrade(database.configuration(connection), "0005")
     store = open_studio()
     assert states(store) == {"nano-2": "candidate", "nano-3": "candidate"} and list(store.verify()) == []
-    assert {one.name: (one.lineage.parent, one.lineage.snapshot) for one in store.versions.all()} == {
-        "nano-2": (MODEL, of.sha256), "nano-3": ("nano-2", of.sha256),
-    }  # fmt: skip
+    for one in store.versions.all():
+        at = one.lineage.created_at
+        assert replace(one.lineage, signals={"pair, train": 3}, judgements=6, recipe={"steps": 2}) == lineage(
+            one.name, of.sha256, MODEL if one.name == "nano-2" else "nano-2", at
+        )
+
+
+def test_a_version_of_before_whose_parent_nobody_wrote_down_is_listed_all_the_same(
+    open_studio: Callable[[], StudioStore], engine: sa.Engine
+) -> None:
+    team = Team.of(open_studio())
+    version_id = registered(team, "nano-2", snapshot(team))
+    with engine.begin() as connection:
+        command.downgrade(database.configuration(connection), "0005")
+        connection.execute(sa.text("UPDATE model_versions SET parent_id = NULL"))
+    store = open_studio()
+    (one,) = store.versions.all()
+    assert (one.name, one.lineage.parent, store.versions.gate(version_id).rate) == ("nano-2", "", None)
+    assert list(store.verify()) == []
+
+
+def test_what_was_withdrawn_while_a_version_was_learned_is_not_registered(team: Team) -> None:
+    of = snapshot(team)
+    known = registered(team, "nano-2", of)
+    team.store.withdraw_person(team.maintainer, team.raters[0].id)
+    with pytest.raises(FeedbackError, match=r"withdrawn meanwhile.*Make it again"):
+        registered(team, "nano-3", of)
+    assert registered(team, "nano-2", of) == known and states(team.store) == {"nano-2": "candidate"}
 
 
 @pytest.mark.skipif(os.name != "posix", reason="needs SIGKILL")
@@ -395,7 +509,7 @@ def test_processes_that_are_killed_while_they_promote_leave_one_or_none_and_a_wh
     team: Team, url: str, pictures: Path, engine: sa.Engine
 ) -> None:
     of, drawn = snapshot(team), random.Random(0)
-    ids = [better(team, f"nano-{n}", of, day=n) for n in (2, 3)]
+    ids = [better(team, "nano-2", of), better(team, "nano-3", of, "nano-2", day=2)]
     worker = [sys.executable, "-m", "tests.core.feedback.promoter", url, str(pictures), *ids]
     for _ in range(4):
         with ExitStack() as stack:

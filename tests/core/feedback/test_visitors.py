@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from core.errors import FeedbackError
 from core.feedback import audit
+from core.feedback.judged import outputs_of
 from core.feedback.models import utc_now
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
@@ -18,7 +19,7 @@ from core.feedback.store import FeedbackStore
 from core.feedback.studio_models import Snapshot
 from core.sequence import Text
 from tests.core.feedback.builders import add, picture
-from tests.core.feedback.team import Team, lineage
+from tests.core.feedback.team import FINGERPRINT, Team, filled, lineage
 
 BETTER = "The brain, without a lesion."
 
@@ -152,6 +153,32 @@ def team_project(team: Team) -> str:
     for rater in team.raters:
         team.judge_all(rater, project)
     return project
+
+
+def test_a_visitor_who_withdraws_is_listed_with_the_versions_that_had_learned_from_it(team: Team, visit: Visit) -> None:
+    project, clean = rated(team, visit.text, 1), team_project(team)
+    made, without = learn(team, project, clean), learn(team, clean, visitors=False)
+    for name, of in (("nano-2", made), ("other-2", without)):
+        team.store.versions.register(team.maintainer, lineage(name, of.sha256), FINGERPRINT + name)
+    visit.store.withdraw(visit.other)
+    (found,) = team.store.withdrawals(team.maintainer, 9)
+    assert (found.judgements, [one.name for one in found.versions]) == (0, ["nano-2"])
+    team.store.withdraw_person(team.maintainer, team.raters[1].id)
+    assert [one.judgements for one in team.store.withdrawals(team.maintainer, 9)] == [2, 0]
+    assert len(team.store.withdrawals(team.maintainer, 1)) == 1
+
+
+def test_what_visitors_say_of_a_tainted_version_is_not_learned(team: Team, visit: Visit) -> None:
+    project, clean = rated(team, visit.text, 1), team_project(team)
+    with team.store.database.reading() as session:
+        output = outputs_of(session, [visit.text])[visit.text]
+    gone = team.store.snapshots.make(team.maintainer, Rules((filled(team),)))
+    team.store.versions.register(team.maintainer, lineage(output.model, gone.sha256), output.fingerprint)
+    assert "unpaired" in {one["kind"] for one in read(team, learn(team, project, clean))}
+    team.store.withdraw_patient(team.maintainer, "archive", "one 1")
+    made = learn(team, project, clean)
+    assert "unpaired" not in {one["kind"] for one in read(team, made)}
+    assert made.counts["left out"]["made by a version that rests on something withdrawn"] == 2
 
 
 def test_a_thumb_that_was_turned_since_still_takes_the_snapshot_along(team: Team, visit: Visit) -> None:
