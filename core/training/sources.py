@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from collections import Counter
 from collections.abc import Callable
@@ -13,6 +14,9 @@ from PIL import Image as PILImage
 from core.errors import FeedbackError
 from core.feedback.snapshots import TEST, TRAIN
 from core.feedback.studio import StudioStore
+from core.sequence import Image
+
+AGAIN = "Write it again with feedback snapshot"
 
 
 @dataclass(frozen=True)
@@ -60,18 +64,23 @@ def from_folder(folder: Path) -> Source:
     """
     try:
         about = json.loads((folder / "snapshot.json").read_text(encoding="utf-8"))
-        lines = (folder / "signals.jsonl").read_text(encoding="utf-8").splitlines()
-        signals = [json.loads(line) for line in lines]
-        sha256, judgements = about["sha256"], about["judgements"]
+        content = (folder / "signals.jsonl").read_bytes()
+        sha256, judgements, written = about["sha256"], about["judgements"], about["signals_sha256"]
+        if hashlib.sha256(content).hexdigest() != written:
+            raise FeedbackError("The signals are not those that were written", value=folder.name, remedy=AGAIN)
+        signals = [json.loads(line) for line in content.decode("utf-8").splitlines()]
     except (OSError, ValueError, KeyError) as error:
         what = f"That is no folder of a snapshot ({type(error).__name__})"
-        raise FeedbackError(what, value=folder.name, remedy="Write it with feedback snapshot") from error
+        raise FeedbackError(what, value=folder.name, remedy=AGAIN) from error
 
     def picture(of: str) -> PILImage.Image:
         try:
-            return PILImage.open(folder / "pictures" / f"{of}.png").convert("RGB")
+            pixels = PILImage.open(folder / "pictures" / f"{of}.png").convert("RGB")
         except OSError as error:
-            raise FeedbackError("A picture of the snapshot cannot be read", value=of[:12]) from error
+            raise FeedbackError("A picture of the snapshot cannot be read", value=of[:12], remedy=AGAIN) from error
+        if Image(pixels).sha256 != of:
+            raise FeedbackError("A picture of the snapshot was changed", value=of[:12], remedy=AGAIN)
+        return pixels
 
     return _checked(Source(sha256, signals, judgements, picture))
 

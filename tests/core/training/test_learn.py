@@ -1,10 +1,12 @@
 """Learning from judgements: what a step computes, what a run survives, when it ends by itself."""
 
 import dataclasses
+import hashlib
 import json
 import math
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -26,6 +28,7 @@ from core.model.adapter import WEIGHTS, add_adapter
 from core.model.checkpoint import load
 from core.model.objective import packed_losses
 from core.model.unified import UnifiedModel
+from core.sequence import Image
 from core.training.learn import Learner
 from core.training.preference import flow_preference, text_preference, weighted_means
 from core.training.recipe import LORA_TARGETS, LearnRecipe
@@ -290,10 +293,14 @@ def script(folder: Path, checkpoint: Path, out: Path) -> list[str]:
 def test_a_run_that_is_killed_goes_on_to_the_same_end(tiny_checkpoint, tmp_path):
     folder = tmp_path / "snapshot"
     (folder / "pictures").mkdir(parents=True)
+    names = {name: Image(picture).sha256 for name, picture in PICTURES.items()}
     for name, picture in PICTURES.items():
-        picture.save(folder / "pictures" / f"{name}.png")
-    (folder / "signals.jsonl").write_text("".join(json.dumps(one) + "\n" for one in SIGNALS))
-    (folder / "snapshot.json").write_text(json.dumps({"sha256": "5" * 64, "judgements": 10}))
+        picture.save(folder / "pictures" / f"{names[name]}.png")
+    lines = "".join(json.dumps(one) + "\n" for one in SIGNALS)
+    lines = re.sub(r'(?<="sha256": ")\d', lambda found: names[found.group()], lines).encode()
+    (folder / "signals.jsonl").write_bytes(lines)
+    about = {"sha256": "5" * 64, "judgements": 10, "signals_sha256": hashlib.sha256(lines).hexdigest()}
+    (folder / "snapshot.json").write_text(json.dumps(about))
     assert len(from_folder(folder).signals) == len(SIGNALS)
     environment = os.environ | {"OMP_NUM_THREADS": "1"}
     whole, cut = tmp_path / "whole", tmp_path / "cut"
