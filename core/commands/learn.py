@@ -5,8 +5,14 @@ from __future__ import annotations
 import argparse
 import json
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from core.config import data_folder, default_model, versions_folder
+from core.errors import SettingsError
+from core.lineage import checked_name, is_learned
+
+if TYPE_CHECKING:
+    from core.feedback.studio import StudioStore
 
 RECIPES = Path(__file__).parent.parent / "training" / "recipes" / "learn"
 
@@ -44,10 +50,18 @@ def run(options: argparse.Namespace) -> None:
         source = from_folder(folder) if folder.is_dir() else from_store(store, options.snapshot)
         named = options.base or store.versions.served()
         base = str(versions / named) if named and (versions / named).is_dir() else named or default_model()
-        name = options.name or f"{Path(base).name}-{source.sha256[:6]}"
+        name = _free(store, options.name or f"{Path(base).name}-{source.sha256[:6]}", versions)
         order = Order(source, base, recipe, versions / name, options.compare, options.records)
         version_id, comparison = make_version(store, by, order)
         result = {"version": name, "id": version_id, "folder": str(order.out)}
         if comparison is not None:
             result |= {"compared": comparison.items, "same": comparison.same}
     print(json.dumps(result, indent=2))
+
+
+def _free(store: StudioStore, name: str, versions: Path) -> str:
+    """The name, if the new version may have it: nothing is learned in vain. What is learned already is not checked: the
+    same command goes on with it."""
+    if not is_learned(versions / checked_name(name)) and store.versions.taken(name):
+        raise SettingsError("Something has that name already", value=name, remedy="Give the new version another --name")
+    return name

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from core.commands.store import studio_store
 from core.config import data_folder, versions_folder
-from core.errors import FeedbackError, SettingsError, UniMedError
+from core.errors import CheckpointError, FeedbackError, SettingsError, UniMedError
 
 if TYPE_CHECKING:
     from core.feedback.gate import Gate
@@ -51,9 +51,10 @@ def parser(parsers: argparse._SubParsersAction) -> None:
     for one in (lineage, promote, retire, merge, push):
         one.add_argument("name", help="of the version")
     merge.add_argument("out", type=Path, help="a new folder")
-    merge.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"), help="(default: bfloat16)")
+    kept = "bfloat16, the default, rounds what was learned; float32 keeps it"
+    merge.add_argument("--dtype", default="bfloat16", choices=("bfloat16", "float32"), help=kept)
     push.add_argument("repo", help="OWNER/NAME; a private one is made where there is none")
-    for one in (promote, back, retire, take, pull):
+    for one in (promote, back, retire, take, push, pull):
         one.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
     for one in (promote, back, retire):
         one.add_argument("--reason", required=True, help="for the log")
@@ -133,7 +134,13 @@ def _merge(options: argparse.Namespace) -> None:
     from core.model.checkpoint import DTYPES
     from core.model.exchange import merge
 
-    merge(versions_folder(data_folder()) / options.name, options.out, DTYPES[options.dtype])
+    with studio_store() as store:
+        one = _named(store, options.name)
+        if one.tainted:
+            what = "The version rests on something that was withdrawn"
+            raise FeedbackError(what, value=one.name, remedy="Make its snapshot again, and learn from it")
+        folder = _folder(one)
+    merge(folder, options.out, DTYPES[options.dtype])
     print(options.out)
 
 
@@ -143,10 +150,10 @@ def _push(options: argparse.Namespace) -> None:
     if not (token := os.environ.get("HF_TOKEN")):
         raise SettingsError("The hub needs a token", remedy="Set HF_TOKEN to one that may write to the repository")
     with studio_store() as store:
-        if _named(store, options.name).tainted:
-            what = "The version rests on something that was withdrawn"
-            raise FeedbackError(what, value=options.name, remedy="Make its snapshot again, and learn from that one")
-    print(push(versions_folder(data_folder()) / options.name, options.repo, token))
+        by, one = store.people.named(options.by), _named(store, options.name)
+        folder = _folder(one)
+        store.versions.leave(by, one.id, options.repo)
+    print(push(folder, options.repo, token))
 
 
 def _pull(options: argparse.Namespace) -> None:
@@ -155,6 +162,16 @@ def _pull(options: argparse.Namespace) -> None:
     with studio_store() as store, tempfile.TemporaryDirectory() as folder:
         pull(options.repo, Path(folder), os.environ.get("HF_TOKEN"))
         _register(store, options.by, Path(folder))
+
+
+def _folder(one: VersionInfo) -> Path:
+    """Where a version lies, if that is what was registered."""
+    from core.model.exchange import checked
+
+    folder = versions_folder(data_folder()) / one.name
+    if checked(folder)[1] != one.fingerprint:
+        raise CheckpointError("The weights are not those that were registered", value=one.name, remedy="Copy it again")
+    return folder
 
 
 def _named(store: StudioStore, name: str) -> VersionInfo:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,8 +11,8 @@ from pathlib import Path
 import torch
 
 from core.errors import CheckpointError
-from core.lineage import VERSION_FILE, Lineage
-from core.model.adapter import CONFIG, WEIGHTS
+from core.lineage import VERSION_FILE, Lineage, checked_name
+from core.model.adapter import CONFIG, WEIGHTS, merge_adapter
 from core.model.checkpoint import base_of, load, save
 from core.model.fingerprint import fingerprint, learned_fingerprint
 
@@ -21,7 +20,6 @@ CARD = "README.md"
 NEEDED = (VERSION_FILE, CONFIG, WEIGHTS)
 FILES = (*NEEDED, CARD)
 """What a version is; of the run that made it nothing else is taken along."""
-_NAME = re.compile(r"\w[\w.-]{0,99}")
 
 
 def checked(folder: Path) -> tuple[Lineage, str]:
@@ -31,8 +29,7 @@ def checked(folder: Path) -> tuple[Lineage, str]:
         CheckpointError: it is none, lacks a file, has a name that is no folder's, or its base is not here.
     """
     lineage = Lineage.read(folder)
-    if not _NAME.fullmatch(lineage.name):
-        raise CheckpointError("A version's name has other characters, or too many", value=lineage.name)
+    checked_name(lineage.name)
     for name in NEEDED:
         if not (folder / name).is_file():
             remedy = "Copy the folder again"
@@ -48,27 +45,34 @@ def merge(folder: Path, out: Path, dtype: torch.dtype) -> None:
     """
     if out.exists() and (not out.is_dir() or any(out.iterdir())):
         raise CheckpointError("That is not empty", value=str(out), remedy="Name a new folder")
-    checkpoint = load(folder, torch.device("cpu"), dtype)
-    save(checkpoint.model, out, dtype, like=checkpoint.folder)
+    lineage = Lineage.read(folder)
+    base = load(base_of(lineage), torch.device("cpu"), dtype)
+    save(merge_adapter(base.model, folder), out, dtype, like=base.folder)
     config = out / "config.json"
     values = json.loads(config.read_text(encoding="utf-8")) if config.is_file() else {}
-    config.write_text(json.dumps(values | {"version": checkpoint.name}, indent=1) + "\n", encoding="utf-8")
+    config.write_text(json.dumps(values | {"version": lineage.name}, indent=1) + "\n", encoding="utf-8")
     if (folder / CARD).is_file():
         shutil.copy(folder / CARD, out / CARD)
 
 
 def push(folder: Path, repo: str, token: str, endpoint: str | None = None) -> str:
-    """Puts a version into a repository of the hub, a private one where there is none. Returns the commit's address.
+    """Puts a version into a private repository of the hub, which is made where there is none. Returns the commit's
+    address.
 
     Raises:
-        CheckpointError: it is no version, or the hub refuses or cannot be reached.
+        CheckpointError: it is no version, everybody can read the repository, or the hub refuses or cannot be reached.
     """
     from huggingface_hub import HfApi
 
     lineage, _ = checked(folder)
+    api = HfApi(endpoint=endpoint, token=token)
     with _readable(repo, token):
-        api = HfApi(endpoint=endpoint, token=token)
         api.create_repo(repo, private=True, exist_ok=True)
+        private = api.repo_info(repo).private
+    if not private:
+        remedy = "Make it private, or name another one: what was learned from patients is not for everybody"
+        raise CheckpointError("Everybody can read that repository", value=repo, remedy=remedy)
+    with _readable(repo, token):
         done = api.upload_folder(
             repo_id=repo, folder_path=folder, allow_patterns=list(FILES), commit_message=f"Version {lineage.name}"
         )
@@ -109,7 +113,9 @@ def place(folder: Path, versions: Path) -> tuple[Path, bool]:
                 shutil.copy(folder / name, part / name)
         part.replace(target)
     except OSError as error:
-        raise CheckpointError(f"The version cannot be copied ({error.strerror})", value=lineage.name) from error
+        remedy = "Check the disk and the rights of the folder of versions"
+        what = f"The version cannot be copied ({error.strerror})"
+        raise CheckpointError(what, value=lineage.name, remedy=remedy) from error
     finally:
         shutil.rmtree(part, ignore_errors=True)
     return target, True

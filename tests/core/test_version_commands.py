@@ -15,12 +15,13 @@ import torch
 
 from core.__main__ import main
 from core.config import ROOT
+from core.feedback.gate import LEAST_ITEMS
 from core.feedback.projects import NewItem
 from core.feedback.rubric import Plan
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
 from core.lineage import Lineage
-from core.model.adapter import add_adapter, write_adapter
+from core.model.adapter import WEIGHTS, add_adapter, write_adapter
 from core.model.checkpoint import load
 from core.sequence import Text
 from tests.core.feedback.builders import picture
@@ -62,14 +63,14 @@ def learned(folder: Path, snapshot: str, checkpoint: Path) -> Path:
     folder.mkdir()
     write_adapter(add_adapter(base.model, 2, 4, r".*\.und\.q_proj", 0), folder, None)
     Lineage(
-        NAME, base.name, base.base_name, base.base_fingerprint, snapshot, {"pair, train": 3}, 6, {}, "", {},
-        "2026-03-01T12:00:00+00:00",
+        NAME, base.name, base.base_name, base.base_fingerprint, base.fingerprint, snapshot, {"pair, train": 3}, 6, {},
+        "", {}, "2026-03-01T12:00:00+00:00",
     ).write(folder)  # fmt: skip
     return folder
 
 
 def better(team: Team) -> None:
-    """Four items in which the version wins against its parent."""
+    """A comparison in which the version wins against its parent throughout."""
     (one,) = team.store.versions.all()
     weights = {NAME: one.fingerprint, one.lineage.parent: one.lineage.base_fingerprint}
     pairs = [
@@ -80,7 +81,7 @@ def better(team: Team) -> None:
             ).response_ids[0]
             for name, fingerprint in weights.items()
         ]
-        for n in range(4)
+        for n in range(LEAST_ITEMS)
     ]  # fmt: skip
     project = team.project("compare", items=[NewItem(tuple(pair)) for pair in pairs], name="gate", plan=Plan(overlap=1))
     team.judge_all(team.raters[0], project, choices={"anatomy": 0, "overall": 0})
@@ -103,7 +104,7 @@ def test_a_version_is_registered_served_and_taken_back(
     better(team)
     assert versions("promote", NAME, *why) == versions("list") == 0
     out = capsys.readouterr().out
-    assert f"{NAME}: promoted. Of " in out and "wins 100% (51% to 100%)" in out and f"Served: {NAME}\n" in out
+    assert f"{NAME}: promoted. Of " in out and "wins 100% (72% to 100%)" in out and f"Served: {NAME}\n" in out
     assert versions("retire", NAME, *why) == 2
     assert versions("back", "--by", "rita", "--reason", "No.") == 2
     assert "Ask a maintainer" in capsys.readouterr().err
@@ -133,18 +134,30 @@ def test_a_snapshot_is_written_for_another_machine(
     assert main(["feedback", "snapshot", snapshot, str(tmp_path / "out")]) == 2
 
 
-def test_a_version_is_merged_into_a_whole_checkpoint(trained: Path, data: Path, tmp_path: Path, team: Team) -> None:
+def test_a_version_is_merged_into_a_whole_checkpoint(
+    trained: Path, data: Path, tmp_path: Path, team: Team, capsys: pytest.CaptureFixture
+) -> None:
     assert versions("add", trained, "--by", "mona") == 0
     assert versions("merge", NAME, tmp_path / "whole", "--dtype", "float32") == 0
     assert load(tmp_path / "whole").name == NAME
     assert versions("merge", "nano-9", tmp_path / "other") == 2
+    weights = data / "versions" / NAME / WEIGHTS
+    kept = weights.read_bytes()
+    weights.write_bytes(kept + b"x")
+    assert versions("merge", NAME, tmp_path / "other") == 2
+    assert "not those that were registered" in capsys.readouterr().err
+    weights.write_bytes(kept)
+    team.store.withdraw_person(team.maintainer, team.raters[0].id)
+    assert versions("merge", NAME, tmp_path / "other") == 2 and "was withdrawn" in capsys.readouterr().err
+    assert not (tmp_path / "other").exists()
 
 
 def test_a_version_goes_over_the_hub_from_one_process_to_another(
     trained: Path, data: Path, team: Team, capsys: pytest.CaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     assert versions("add", trained, "--by", "mona") == 0
-    assert versions("push", NAME, "clinic/nano-2") == 2 and "HF_TOKEN" in capsys.readouterr().err
+    where = ("push", NAME, "clinic/nano-2", "--by")
+    assert versions(*where, "mona") == 2 and "HF_TOKEN" in capsys.readouterr().err
     hub = Hub(TOKEN)
     try:
         own = {"HF_ENDPOINT": hub.url, "HF_TOKEN": TOKEN, "HF_HOME": str(data / "hub"), "OMP_NUM_THREADS": "1"}
@@ -153,7 +166,10 @@ def test_a_version_goes_over_the_hub_from_one_process_to_another(
             command = [sys.executable, "-m", "core", "versions", *arguments]
             return subprocess.run(command, cwd=ROOT, env=os.environ | own, capture_output=True, text=True, timeout=300)
 
-        pushed = run("push", NAME, "clinic/nano-2")
+        assert "Ask a maintainer" in run(*where, "rita").stderr and not hub.repos
+        pushed = run(*where, "mona")
+        (event,) = [one for one in team.store.events(team.maintainer, 9) if one.action == "push"]
+        assert (event.who, event.after["name"], event.after["repository"]) == ("mona", NAME, "clinic/nano-2")
         assert pushed.returncode == 0, pushed.stderr
         kept = {path.name: path.read_bytes() for path in (data / "versions" / NAME).iterdir()}
         shutil.rmtree(data / "versions" / NAME)
@@ -164,4 +180,5 @@ def test_a_version_goes_over_the_hub_from_one_process_to_another(
         hub.close()
     team.store.withdraw_person(team.maintainer, team.raters[0].id)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
-    assert versions("push", NAME, "clinic/nano-2") == 2 and "was withdrawn" in capsys.readouterr().err
+    assert versions(*where, "mona") == 2 and "was withdrawn" in capsys.readouterr().err
+    assert list(team.store.verify()) == []

@@ -4,6 +4,7 @@ import json
 
 import pytest
 import torch
+from safetensors.torch import save_file
 
 from core.errors import CheckpointError
 from core.lineage import Lineage
@@ -46,7 +47,8 @@ def learned(base, folder, seed=0, name="nano-2"):
     (folder / "state" / "save.pt").write_bytes(b"of the run")
     write_adapter(peft, folder, None)
     peft.unload()
-    about = Lineage(name, base.name, base.folder.name, base.base_fingerprint, "0" * 64, {}, 0, {}, "", {}, "")
+    digest = base.base_fingerprint
+    about = Lineage(name, base.name, base.folder.name, digest, digest, "0" * 64, {}, 0, {}, "", {}, "")
     about.write(folder)
     (folder / "README.md").write_text("# nano-2\n")
     return folder
@@ -74,6 +76,13 @@ def test_a_version_comes_back_from_the_hub_as_it_was_pushed(hub, version, tmp_pa
     for name in FILES:
         assert (tmp_path / "pulled" / name).read_bytes() == (version / name).read_bytes()
     assert checked(tmp_path / "pulled") == checked(version)
+
+
+def test_a_version_is_not_put_where_everybody_can_read_it(hub, version):
+    hub.repos[REPO] = Repo(private=False)
+    with pytest.raises(CheckpointError, match="Everybody can read"):
+        push(version, REPO, TOKEN, hub.url)
+    assert len(hub.repos[REPO].commits) == 1
 
 
 def test_what_the_hub_refuses_is_a_sentence_without_the_token(hub, version, tmp_path):
@@ -106,8 +115,8 @@ def test_half_a_version_is_refused(version, lacks):
 @pytest.mark.parametrize(
     ("change", "why"),
     [
-        ({"name": "../../outside"}, "other characters"),
-        ({"name": ".hidden"}, "other characters"),
+        ({"name": "../../outside"}, "cannot have that name"),
+        ({"name": ".hidden"}, "cannot have that name"),
         ({"base_fingerprint": "0" * 64}, "The base of nano-2 is not here: tiny"),
     ],
 )
@@ -127,3 +136,29 @@ def test_a_version_is_placed_once_and_never_over_another(base, version, tmp_path
     with pytest.raises(CheckpointError, match="Another version has that name"):
         place(learned(base, tmp_path / "other", seed=1), versions)
     assert [path.name for path in versions.iterdir()] == ["nano-2"]
+
+
+def test_no_byte_of_an_adapter_can_be_changed_unseen(base, version):
+    """Also in the middle of what is larger than both ends."""
+    save_file({"x": torch.zeros(3 << 18)}, version / WEIGHTS)
+    before = checked(version)[1]
+    content = bytearray((version / WEIGHTS).read_bytes())
+    content[len(content) // 2] ^= 1
+    (version / WEIGHTS).write_bytes(content)
+    weights = checked(version)[1]
+    (version / CONFIG).write_text((version / CONFIG).read_text() + " ")
+    assert len({before, weights, checked(version)[1]}) == 3
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"signals": [3]}, {"signals": {"pair, train": "3"}}, {"metrics": []}, {"recipe": "x"}, {"judgements": "6"},
+        {"metrics": {"tasks": {"vqa": 1}}}, {"metrics": {"tasks": ["vqa"]}}, {"name": None}, {"created_at": 3},
+    ],
+)  # fmt: skip
+def test_a_version_of_others_that_says_something_else_than_it_should_is_damaged(version, change):
+    about = json.loads((version / "version.json").read_text())
+    (version / "version.json").write_text(json.dumps(about | change))
+    with pytest.raises(CheckpointError, match=r"version.json is damaged: 'nano-2'. Copy it again"):
+        Lineage.read(version)
