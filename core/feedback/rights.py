@@ -71,7 +71,8 @@ def withdrawals(database: Database, by: Person, limit: int) -> list[Withdrawal]:
             seen.setdefault(moment, []).append(judgement_id)
         emptied: dict[datetime, list[str]] = {}
         said = select(at).where(at.is_not(None))
-        query = select(Snapshot.emptied_at, Snapshot.id).where(Snapshot.emptied_at.not_in(said))
+        query = select(Snapshot.emptied_at, Snapshot.id).where(Snapshot.emptied_at.is_not(None))
+        query = query.where(Snapshot.emptied_at.not_in(said))
         for moment, snapshot_id in session.execute(query):
             emptied.setdefault(moment, []).append(snapshot_id)
     versions = Versions(database)
