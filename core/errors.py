@@ -36,6 +36,10 @@ class CheckpointError(UniMedError):
     """A checkpoint folder that is incomplete, inconsistent or too large for the machine."""
 
 
+class MemoryShortageError(CheckpointError):
+    """A checkpoint that there is no room for now."""
+
+
 class RecordError(UniMedError):
     """A line of a records file, or a file that it names, that cannot be used. ``what`` starts with FILE:LINE."""
 

@@ -19,7 +19,7 @@ def run(data: Path, base: str) -> None:
     with FeedbackStore(database_url(data), pictures_place(data)) as store:
         offer = versions.Offer([base], Versions(store.database), versions_folder(data))
         while True:
-            version = offer.get()
+            version = offer.get().version
             os.write(1, f"{version.name}: {answer(version)!r}\n".encode())
 
 
