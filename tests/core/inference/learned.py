@@ -50,7 +50,7 @@ class School:
         self.team = Team.of(self.store)
         self.by, self.registry = self.team.maintainer, self.store.versions
         self.snapshot = self.store.snapshots.make(self.by, Rules((self._judged("first", "second"),))).sha256
-        self._ids: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
 
     def close(self) -> None:
         assert list(self.store.verify()) == []
@@ -67,7 +67,7 @@ class School:
         folder.mkdir()
         write_adapter(peft, folder, None)
         (folder / "README.md").write_text(f"---\nlicense: other\n---\n# {name}\n\nLearned for a test.\n")
-        made = f"2026-03-01T12:00:{len(self._ids):02}+00:00"
+        made = f"2026-03-01T12:00:{len(self.ids):02}+00:00"
         about = Lineage(
             name, self.base.name, self.base.name, self.base.fingerprint, self.snapshot, {"pair, train": 3}, 6,
             {"about": "For a test"}, "", {}, made,
@@ -79,21 +79,21 @@ class School:
     def register(self, about: Lineage, **changed: str) -> None:
         """As a candidate, with what is changed of its lineage."""
         digest = learned_fingerprint(self.base.fingerprint, self.folder / about.name)
-        self._ids[about.name] = self.registry.register(self.by, dataclasses.replace(about, **changed), digest)
+        self.ids[about.name] = self.registry.register(self.by, dataclasses.replace(about, **changed), digest)
 
     def compare(self, name: str) -> None:
         """Has a version compared blindly with its base, which it beats."""
-        self.registry.link(self.by, self._ids[name], self._judged(name, self.base.name))
+        self.registry.link(self.by, self.ids[name], self._judged(name, self.base.name))
 
     def promote(self, name: str) -> None:
         """A version that was compared before."""
-        self.registry.promote(self.by, self._ids[name], "Better")
+        self.registry.promote(self.by, self.ids[name], "Better")
 
     def roll_back(self) -> None:
         self.registry.roll_back(self.by, "Worse after all")
 
     def retire(self, name: str) -> None:
-        self.registry.retire(self.by, self._ids[name], "Not needed")
+        self.registry.retire(self.by, self.ids[name], "Not needed")
 
     def _judged(self, better: str, worse: str) -> str:
         pairs = [NewItem((self._output(better, n), self._output(worse, n))) for n in range(6)]
