@@ -38,7 +38,7 @@ from core.sequence import Image
 from tests.browser import ROOT
 from tests.core.inference.learned import School, answer, question
 
-LIMIT = 120
+LIMIT = 300
 """Seconds after which a test fails that would hang."""
 
 
