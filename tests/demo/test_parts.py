@@ -165,12 +165,14 @@ def test_a_request_takes_its_model_once(handlers: Handlers, monkeypatch: pytest.
     monkeypatch.setattr(handlers.offer, "get", lambda name="": once)
     handlers.chat("tab", HELLO, "text", SHORT)
     handlers.task("tab", "vqa", "What is it?", SHORT)
-    handlers.draw("tab", "A CT.", 1, Controls(seed=1))
-    handlers.compare("tab", "report", "", (Side("", Controls(seed=1)), Side("", Controls(seed=2))))
+    handlers.draw("tab", "A CT.", 1, Controls(seed=1, num_timesteps=4))
+    handlers.compare("tab", "report", "", (Side("", SHORT), Side("", dataclasses.replace(SHORT, seed=2))))
     for page in (WORKBENCH, "vqa", DRAW, COMPARE):
         job = ended(handlers, page)
         assert job.error is None and all(part.generator is None for part in job.parts)
-    list(handlers.request("client", get_task("report"), [upload(handlers)], "", 1))
+    answers = handlers.request("client", get_task("report"), [upload(handlers)], "", 1)
+    next(answers)
+    answers.close()
 
 
 def test_a_conversation_begins_with_the_version_of_its_field(handlers: Handlers) -> None:
