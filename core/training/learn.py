@@ -17,6 +17,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
+import psutil
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
@@ -55,7 +56,7 @@ class Progress:
 
     def tell(self, phase: str, done: int = 0, of: int = 0, message: str = "") -> None:
         values = {"phase": phase, "done": done, "of": of, "message": message, "pid": os.getpid()}
-        values["at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        values |= {"born": psutil.Process().create_time(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(values), encoding="utf-8")
         part.replace(self.path)

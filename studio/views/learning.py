@@ -11,7 +11,8 @@ from core.feedback.people import Person
 from core.feedback.snapshots import SnapshotInfo
 from core.feedback.versions import PROMOTED, VersionInfo
 from studio import context
-from studio.runs import Base, Order, Run, recipes
+from studio.base import Base
+from studio.runs import Order, Run, recipes
 from studio.views.snapshots import counted
 
 EVERY_SECONDS = 2

@@ -11,7 +11,7 @@ from core.feedback.gate import EVEN, Gate
 from core.feedback.people import Person
 from core.feedback.versions import CANDIDATE, PROMOTED, VersionInfo
 from studio import context
-from studio.runs import Base, base
+from studio.base import Base, base
 from studio.views import learning, lineage, projects
 
 STATES = {"candidate": "candidate", "promoted": "served now", "retired": "retired"}

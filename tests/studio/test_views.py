@@ -15,7 +15,8 @@ from core.feedback.store import FeedbackStore
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Judgement
 from core.sequence import Text
-from studio.runs import Base, Runs
+from studio.base import Base
+from studio.runs import Runs
 from studio.views.projects import _named
 from tests.core.feedback.builders import add, picture
 from tests.core.feedback.team import Team, filled, lineage
