@@ -51,7 +51,7 @@ class Order:
         snapshot: SHA-256 of what it learns from.
         base: name of the version that it starts from; None is the base checkpoint.
         recipe: name of a file in ``RECIPES``.
-        compare: on how many held-out requests people then compare it with its base.
+        compare: on how many requests that nothing was learned from people then compare it with its base.
     """
 
     name: str
@@ -126,6 +126,10 @@ class Runs:
         began = _moment(asked.get("at"))
         seconds = max(0.0, (at - began).total_seconds()) if at and began else None
         return Run(name, state, phase, _int(said.get("done")), _int(said.get("of")), message, seconds, self.order(name))
+
+    def folder(self, name: str) -> Path:
+        """That of a run, and of the version that it makes."""
+        return self._folder / name
 
     def names(self) -> set[str]:
         """Names that are taken by what lies in the folder."""
@@ -257,6 +261,15 @@ def recipes() -> dict[str, str]:
     """File names of what a run can follow, the default first, and what each says of itself."""
     names = sorted((one.name for one in RECIPES.glob("*.json")), key=lambda one: (one != "default.json", one))
     return {name: str(_json(RECIPES / name).get("about") or "") for name in names}
+
+
+def recipe_like(recipe: dict) -> str:
+    """The file name of the recipe that a version was learned by; empty where none says the same."""
+    for name in recipes():
+        values = _json(RECIPES / name)
+        if values.get("about") and all(recipe.get(key) == value for key, value in values.items()):
+            return name
+    return ""
 
 
 def _here(source: str) -> str:

@@ -45,7 +45,7 @@ def test_twenty_ratings_become_a_candidate(studio: Studio, log_in: LogIn) -> Non
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Make a snapshot").click()
     page.get_by_role("link", name="Learn from it").click()
-    page.get_by_role("spinbutton", name="Held-out requests").fill("2")
+    page.get_by_role("spinbutton", name="Requests to compare").fill("10")
     learn(page, "sharper")
     expect(page.get_by_text("Learning: 0 of 1")).to_be_visible(timeout=LONG)
     process_of(studio, "sharper").kill()

@@ -160,12 +160,12 @@ def test_a_version_of_another_base_is_learned_again_on_the_new_one(
     monkeypatch.setattr("studio.context.runs", lambda: Runs(tmp_path / "versions"))
     here = Base("tiny", lineage("", "").base_fingerprint)
     monkeypatch.setattr("studio.views.versions.base", lambda: here)
-    assert "Learn it again on the new base" not in [button.label for button in opened(versions).button]
+    assert r"Learn nano\-2 again on the new base" not in [button.label for button in opened(versions).button]
     monkeypatch.setattr("studio.views.versions.base", lambda: Base("larger", "9" * 64))
     app = opened(versions)
     chosen = next(one for one in app.selectbox if one.label == "Snapshot")
     assert chosen.value == other.sha256, "the newest"
-    press(app, "Learn it again on the new base")
+    press(app, r"Learn nano\-2 again on the new base")
     chosen, start = (next(one for one in app.selectbox if one.label == of) for of in ("Snapshot", "Start from"))
     assert chosen.value == snapshot.sha256 and start.options == ["larger, the base (served now)"]
     assert app.text_input(key="new name").value == f"larger-{snapshot.sha256[:6]}"
