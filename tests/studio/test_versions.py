@@ -282,6 +282,7 @@ def test_what_has_seen_a_withdrawn_patient_is_named_and_learned_again(studio: St
     expect(page.get_by_text("2 judgements, seen by 2 of the learned versions")).to_be_visible()
     page.get_by_role("link", name="Learn again without").click()
     expect(page.get_by_text("It has learned from something that was withdrawn since.")).to_have_count(2)
+    still(page)
     page.get_by_text("Retired versions: 1").click()
     page.get_by_role("button", name=f"Learn {FIRST} again without it").click()
     expect(page.get_by_text(f"The form below is filled in as for {FIRST}: press Learn from it.")).to_be_visible()
