@@ -9,9 +9,11 @@ see that the benchmark itself works.
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,6 +22,7 @@ from pathlib import Path
 from types import SimpleNamespace
 
 import torch
+from PIL import Image as PILImage
 from torch import Tensor
 
 from core.config import ImageSampling, LLMConfig, ModelConfig, VAEConfig, ViTConfig
@@ -29,6 +32,9 @@ from core.inference.session import Contexts
 from core.model.attention import backend
 from core.model.checkpoint import Checkpoint
 from core.model.unified import LatentPiece, TextPiece, UnifiedModel, ViTPiece
+from core.training.learn import Learner
+from core.training.recipe import LearnRecipe
+from core.training.sources import Source
 
 RESULTS = Path(__file__).parent / "results"
 SOI, EOI = 2, 3
@@ -184,6 +190,28 @@ def steps(model: UnifiedModel, bench: Bench, small: bool) -> None:
             bench.measure(f"decode {size}x{size}", lambda z=z: model.vae.decode(z), repeats=3)
 
 
+def learning(model: UnifiedModel, bench: Bench, small: bool) -> None:
+    """A step of learning from a preference between two texts, and one between two pictures, with adapters on the expert
+    that it is about; the model is not used for anything else afterwards."""
+    side = 64 if small else 512
+    picture = PILImage.new("RGB", (side, side))
+    tokens = SimpleNamespace(bos=0, eos=1, soi=SOI, eoi=EOI, encode=lambda words: [5] * len(words.split()))
+    image, words = {"type": "image", "sha256": "0", "width": side, "height": side}, {"type": "text", "text": "w " * 128}
+    for task, output in (("report", words), ("super_resolution", image)):
+        signal = {"kind": "pair", "task": task, "inputs": [image, words], "chosen": output, "rejected": output}
+        signal |= {"weight": 1.0, "regions": [], "edit": False, "split": "train"}
+        with tempfile.TemporaryDirectory() as name:
+            folder, recipe = Path(name), LearnRecipe(batch=1, recompute_every=1, bf16=model.device.type == "cuda")
+            checkpoint = Checkpoint(model, tokens, folder, weights="", source="random")
+            learner = Learner(Source("0" * 64, [signal], 1, lambda _: picture), checkpoint, recipe, folder, "random")
+            learner._remember_texts(learner.train)
+            trained = sum(p.numel() for p in learner.trained.values())
+            name = f"learn from one pair of {output['type']}s, {side}x{side}"
+            run = functools.partial(learner._step, 0, None)
+            bench.measure(name, run, repeats=3, counted=False, trained=trained)
+            model = learner.peft.unload()
+
+
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gpu", description=__doc__)
     parser.add_argument("--small", action="store_true", help="a small model on any device; nothing is written")
@@ -219,7 +247,9 @@ def main() -> int:
             RESULTS.mkdir(exist_ok=True)
             path.write_text(json.dumps({**result, "steps": rows}, indent=1) + "\n", encoding="utf-8")
 
-    steps(model, Bench(device, record), options.small)
+    bench = Bench(device, record)
+    steps(model, bench, options.small)
+    learning(model, bench, options.small)
     if not options.small:
         print(f"written {path}")
     return 0

@@ -19,7 +19,7 @@ from benchmarks.rater_models import RaterModel, Rule, truth_of
 from core.config import NANO, ImageSampling
 from core.data.records import Record, open_picture
 from core.evaluation.bench import BATCH
-from core.evaluation.comparison import compare
+from core.evaluation.comparison import answers, compare
 from core.feedback.gate import Gate, gate_of
 from core.feedback.judged import judged
 from core.feedback.people import Person
@@ -180,7 +180,8 @@ def learned(world: World, project: str, recipe: LearnRecipe, name: str, held_out
     version = world.store.versions.register(world.maintainer, lineage, fingerprint_of(folder))
     new = Generator(load(folder, torch.device("cpu"), torch.float32))
     requests = [_stored(world, record, n) for n, record in enumerate(held_out)]
-    found = compare(world.store, world.maintainer, new, world.base, requests, seed=10**6)
+    sides = [answers(world.store, world.maintainer, one, requests, seed=10**6) for one in (new, world.base)]
+    found = compare(world.store, world.maintainer, f"{name} against the base", *sides)
     result = {
         "version": name, "counts": snapshot.counts, "learning seconds": round(seconds, 1),
         "held out requests": len(requests), "alike": found.same, "metrics": lineage.metrics,

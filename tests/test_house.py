@@ -25,7 +25,7 @@ PACKAGE_OF |= {"gradio_client": "gradio"}
 PACKAGE_OF |= {"_pytest": "pytest", "playwright": "pytest-playwright", "httpx": "gradio", "fastapi": "gradio"}
 PACKAGE_OF |= {"mcp": "gradio", "anyio": "gradio", "starlette": "streamlit", "argon2": "argon2-cffi"}
 PACKAGE_OF |= {"joserfc": "streamlit", "google": "streamlit", "websockets": "streamlit"}
-PACKAGE_OF |= {"pandas": "streamlit", "uvicorn": "streamlit"}
+PACKAGE_OF |= {"pandas": "streamlit", "uvicorn": "streamlit", "httpx2": "huggingface-hub"}
 
 
 @cache

@@ -36,44 +36,48 @@ class Comparison:
     same: int
 
 
-def compare(
-    store: StudioStore, by: Person, new: Generator, old: Generator, requests: list[Request],
-    tell: Callable[[int, int], object] = lambda done, of: None, seed: int = 0,
-) -> Comparison:  # fmt: skip
-    """Runs both versions with their own settings and the same seeds, and makes a blinded project of what differs.
+Answers = list[tuple[GenerationRef, Segment]]
+"""A run of each request, with its first output."""
+
+
+def answers(
+    store: StudioStore, by: Person, generator: Generator, requests: list[Request],
+    tell: Callable[[int], object] = lambda done: None, seed: int = 0,
+) -> Answers:  # fmt: skip
+    """What a version answers with its own settings; all of it is stored. Requests of no task are left out.
 
     Args:
-        tell: called with the number of outputs that are made, and of all.
-
-    Raises:
-        FeedbackError: the project cannot be made, such as where both versions have one name.
+        tell: called with the number of requests that are answered.
     """
-    known = [request for request in requests if request.task in TASKS]
-    done, sides = 0, []
-    for generator in (new, old):
-        refs = []
-        for start in range(0, len(known), BATCH):
-            refs += _run(store, by, generator, known[start : start + BATCH], seed + start)
-            done += len(known[start : start + BATCH])
-            tell(done, 2 * len(known))
-        sides.append(refs)
+    known, found = [request for request in requests if request.task in TASKS], []
+    for start in range(0, len(known), BATCH):
+        found += _run(store, by, generator, known[start : start + BATCH], seed + start)
+        tell(len(found))
+    return found
+
+
+def compare(store: StudioStore, by: Person, name: str, ours: Answers, theirs: Answers) -> Comparison:
+    """An open, blinded project of what two versions answered differently to the same requests.
+
+    Args:
+        name: of the project; where there is one of that name, it is taken: a call that was cut off made it.
+    """
     items = [
-        NewItem((ours.response_ids[0], theirs.response_ids[0]))
-        for (ours, made), (theirs, before) in zip(*sides, strict=True) if made.to_json() != before.to_json()
+        NewItem((new.response_ids[0], old.response_ids[0]))
+        for (new, made), (old, before) in zip(ours, theirs, strict=True) if made.to_json() != before.to_json()
     ]  # fmt: skip
     if not items:
-        return Comparison(None, 0, len(known))
-    name = f"{new.checkpoint.name} against {old.checkpoint.name}"
-    there = next((one.id for one in store.projects.of(by) if one.name == name), None)  # of a call that was cut off
+        return Comparison(None, 0, len(ours))
+    there = next((one.id for one in store.projects.of(by) if one.name == name), None)
     project = there or store.projects.make(by, name, "compare", Rubric((OVERALL,)), Plan(overlap=1), items)
     store.projects.change_state(by, project, "open")
-    return Comparison(project, len(items), len(known) - len(items))
+    return Comparison(project, len(items), len(ours) - len(items))
 
 
 def _run(
     store: StudioStore, by: Person, generator: Generator, requests: list[Request], seed: int
-) -> list[tuple[GenerationRef, Segment]]:
-    """Answers a few requests and keeps what comes out. Returns each run with its first output."""
+) -> Answers:  # fmt: skip
+    """Answers a few requests and keeps what comes out."""
     turns = [
         turn_of(generator, TASKS[one.task], [_segment(store, part) for part in one.inputs], seed + number)
         for number, one in enumerate(requests)

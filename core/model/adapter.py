@@ -25,7 +25,7 @@ CONFIG, WEIGHTS = "adapter_config.json", "adapter_model.safetensors"
 NAME = "default"
 
 
-def add_adapter(model: UnifiedModel, rank: int, alpha: float, targets: str, seed: int) -> PeftModel:
+def add_adapter(model: UnifiedModel, rank: int, alpha: float, targets: str | list[str], seed: int) -> PeftModel:
     """Puts an adapter that changes nothing yet into the layers whose names match. The model itself runs with it;
     within ``peft.disable_adapter()`` it runs without."""
     from peft import LoraConfig, get_peft_model
@@ -49,14 +49,40 @@ def write_adapter(peft: PeftModel, folder: Path, parent: Path | None) -> None:
     joined = _joined(parts)
     targets = sorted({name.removeprefix("base_model.model.").rpartition(".lora_")[0] for name in joined})
     rank = sum(_rank(part) for part in parts)
-    save_file({name: t.contiguous() for name, t in joined.items()}, folder / f"{WEIGHTS}.part")
-    (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
     values = {"peft_type": "LORA", "r": rank, "lora_alpha": rank, "target_modules": targets, "inference_mode": True}
-    (folder / CONFIG).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    try:
+        save_file({name: t.contiguous() for name, t in joined.items()}, folder / f"{WEIGHTS}.part")
+        (folder / f"{WEIGHTS}.part").replace(folder / WEIGHTS)
+        (folder / CONFIG).write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    except (OSError, SafetensorError) as error:
+        what = f"The adapter cannot be written ({error})"
+        raise CheckpointError(what, value=folder.name, remedy="Free some space, and start it again") from error
+
+
+def attach_adapter(model: UnifiedModel, folder: Path) -> None:
+    """Puts a version folder's adapter beside the weights, in float32: in bfloat16 a weight is coarser than most of what
+    is learned, so that merging would round it away.
+
+    Raises:
+        CheckpointError: the adapter is missing, damaged, or of another model.
+    """
+    from peft import set_peft_model_state_dict
+
+    try:
+        config = json.loads((folder / CONFIG).read_text(encoding="utf-8"))
+        targets, state = config["target_modules"], load_file(folder / WEIGHTS)
+        peft = add_adapter(model, config["r"], config["lora_alpha"], targets, 0)
+        found = set_peft_model_state_dict(peft, state)
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        raise _unreadable(folder, error) from error
+    if found.unexpected_keys or any(".lora_" in key for key in found.missing_keys):
+        raise CheckpointError("The adapter belongs to another model", value=folder.name, remedy="Check its base")
+    model.requires_grad_(False)
 
 
 def merge_adapter(model: UnifiedModel, folder: Path) -> UnifiedModel:
-    """Adds the change of a version folder's adapter to the weights, in float32 before it is rounded to theirs.
+    """Adds the change of a version folder's adapter to the weights, in float32 before it is rounded to theirs: exact
+    where they are in float32.
 
     Raises:
         CheckpointError: the adapter is missing, damaged, or of another model.
@@ -82,8 +108,12 @@ def _read(folder: Path) -> dict[str, Tensor]:
         state = {name: t.float() for name, t in load_file(folder / WEIGHTS).items()}
         return _scaled(state, config["lora_alpha"] / config["r"])
     except (OSError, ValueError, KeyError, SafetensorError) as error:
-        what = f"The adapter cannot be read ({type(error).__name__})"
-        raise CheckpointError(what, value=folder.name, remedy="Copy the folder again") from error
+        raise _unreadable(folder, error) from error
+
+
+def _unreadable(folder: Path, error: Exception) -> CheckpointError:
+    what = f"The adapter cannot be read ({type(error).__name__})"
+    return CheckpointError(what, value=folder.name, remedy="Copy the folder again")
 
 
 def _scaled(state: dict[str, Tensor], scale: float) -> dict[str, Tensor]:

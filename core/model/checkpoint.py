@@ -26,15 +26,13 @@ from core.config import ModelConfig, default_model
 from core.data.tokenizer import Tokenizer
 from core.errors import CheckpointError, SettingsError
 from core.lineage import Lineage, is_learned
-from core.model.adapter import merge_adapter
+from core.model.adapter import attach_adapter, merge_adapter
 from core.model.attention import backend
 from core.model.fingerprint import fingerprint, learned_fingerprint
+from core.model.hub import MODEL_FILES, VAE_FILE, hub_id, resolve
 from core.model.unified import UnifiedModel
 from core.model.vae import flux_key, flux_shape
 
-MODEL_FILES = ("ema_bf16.safetensors", "ema.safetensors", "model_bf16.safetensors", "model.safetensors")
-VAE_FILE = "ae.safetensors"
-HUB_FILES = ["*.json", "*.txt", VAE_FILE]
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16, "float16": torch.float16}
 
 _EXPERT = {
@@ -118,8 +116,8 @@ class Checkpoint:
             return self.lineage.name
         if self.model.config.version:
             return self.model.config.version
-        from_hub = self.folder.name if self.folder.parent.name == "snapshots" else ""
-        return f"{self.source}@{from_hub[:8]}" if from_hub else self.folder.name
+        from_hub = hub_id(self.folder)
+        return f"{from_hub}@{self.folder.name[:8]}" if from_hub else self.folder.name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -130,7 +128,7 @@ class Checkpoint:
     @property
     def base_name(self) -> str:
         """Hub id of the weights without an adapter, or else the name of their folder."""
-        return str(self.source) if self.folder.parent.name == "snapshots" else self.folder.name
+        return hub_id(self.folder) or self.folder.name
 
     @property
     def base_fingerprint(self) -> str:
@@ -221,14 +219,15 @@ def load(source: str | Path, device: torch.device | None = None, dtype: torch.dt
 def load_learned(
     folder: Path, base: Path, device: torch.device | None = None, dtype: torch.dtype | None = None
 ) -> Checkpoint:
-    """Loads a version folder over the checkpoint folder of its base.
+    """Loads a version folder over the checkpoint folder of its base: merged into float32 weights, beside others.
 
     Raises:
         CheckpointError: as ``load``; the adapter is missing, damaged or of another model.
     """
     lineage = Lineage.read(folder)
     loaded = load(base, device, dtype)
-    merge_adapter(loaded.model, folder)
+    put = merge_adapter if loaded.model.dtype == torch.float32 else attach_adapter
+    put(loaded.model, folder)
     return dataclasses.replace(loaded, lineage=lineage, adapter=folder)
 
 
@@ -247,31 +246,6 @@ def base_of(lineage: Lineage) -> Path:
         f"The base of {lineage.name} is not here: {lineage.base}", value=lineage.base_fingerprint[:12],
         remedy="Name the checkpoint with these weights by UNIMED_MODEL, or learn again on the one that is here",
     )  # fmt: skip
-
-
-def resolve(source: str | Path) -> Path:
-    """The local folder of a checkpoint; a hub id is downloaded into the hub's cache."""
-    folder = Path(source).expanduser()
-    if folder.is_dir():
-        return folder.resolve()
-    if not re.fullmatch(r"[\w.-]+/[\w.-]+", str(source)):
-        raise CheckpointError("No such checkpoint folder", value=str(source), remedy="Give a folder or a hub id")
-    from httpx import HTTPError
-    from huggingface_hub import hf_hub_download, snapshot_download
-    from huggingface_hub.errors import EntryNotFoundError, HfHubHTTPError, HFValidationError, LocalEntryNotFoundError
-
-    try:
-        folder = Path(snapshot_download(str(source), allow_patterns=HUB_FILES))
-        for weights in MODEL_FILES:  # one of them, not all: each has 27 GiB officially
-            with suppress(EntryNotFoundError):
-                hf_hub_download(str(source), weights, revision=folder.name)
-                break
-        return folder
-    except (HfHubHTTPError, LocalEntryNotFoundError, HFValidationError, HTTPError, OSError) as error:
-        raise CheckpointError(
-            f"Neither a folder nor to be had from the hub ({type(error).__name__})", value=str(source),
-            remedy="Check the name and the connection, or copy the folder here by hand",
-        ) from error  # fmt: skip
 
 
 def need_memory(bytes_needed: int, device: torch.device) -> None:

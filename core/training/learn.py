@@ -8,58 +8,43 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import random
 import signal as signals_of_system
 from collections import defaultdict
+from collections.abc import Iterable, Iterator
 from dataclasses import asdict
 from datetime import UTC, datetime
 from pathlib import Path
 from statistics import fmean
 
-import psutil
 import torch
 from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from core.config import revision
 from core.errors import SettingsError
-from core.feedback.signals import PAIR
+from core.feedback.signals import PAIR, UNPAIRED
 from core.feedback.snapshots import TEST, TRAIN
 from core.lineage import Lineage
 from core.model.adapter import add_adapter, write_adapter
 from core.model.checkpoint import Checkpoint
 from core.model.objective import packed_losses
-from core.training.monitor import Monitor
+from core.training.monitor import Monitor, Progress
 from core.training.preference import flow_preference, text_preference, unpaired, weighted_means
 from core.training.recipe import LORA_TARGETS, LearnRecipe
-from core.training.sides import TEXT, Example, SideMaker, can_learn, kind_of
+from core.training.sides import EXPERTS, IMAGE, TEXT, Example, SideMaker, can_learn, imitated, is_first, kind_of
 from core.training.sources import Source
 from core.training.state import RunStates, begin_optimizer
 from core.training.trainer import STOPPED, put
 
-EXPERTS = {"text": "und", "image": "gen"}
-"""Which expert computes it."""
+LOOKS = 10
+"""So often, at least, a run looks at its chosen side."""
 DRAWS = 4
 """Times and noises at which the errors of a held-out picture are taken."""
 SURE = 2.0
 """Standard errors below zero at which a mean counts as below it."""
 Scores = list[tuple[Tensor | None, Tensor | None]]
 """Of the good and the bad side of each example: log probability of a text, squared error of a picture's velocity."""
-
-
-class Progress:
-    """The file ``progress.json`` of a run, for whoever watches it."""
-
-    def __init__(self, folder: Path) -> None:
-        self.path = folder / "progress.json"
-
-    def tell(self, phase: str, done: int = 0, of: int = 0, message: str = "") -> None:
-        values = {"phase": phase, "done": done, "of": of, "message": message, "pid": os.getpid()}
-        values |= {"born": psutil.Process().create_time(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
-        part = self.path.with_suffix(".part")
-        part.write_text(json.dumps(values), encoding="utf-8")
-        part.replace(self.path)
 
 
 class Learner:
@@ -77,10 +62,15 @@ class Learner:
     def __init__(self, source: Source, parent: Checkpoint, recipe: LearnRecipe, out: Path, name: str) -> None:
         self.source, self.parent, self.recipe, self.out, self.name = source, parent, recipe, out, name
         self.model = parent.model
-        self.train = [one for one in source.of(TRAIN) if can_learn(one[1], recipe)]
+        train = source.of(TRAIN)
+        places = imitated([signal for _, signal in train])
+        self._imitated = {train[number][0] for number in places}
+        self.train = [one for one in train if can_learn(one[1], recipe, imitate=one[0] in self._imitated)]
         if not self.train:
-            raise SettingsError("The snapshot has nothing that this recipe learns from", value=source.counts())
-        self.steps = max(1, math.ceil(recipe.epochs * len(self.train) / recipe.batch))
+            what, remedy = "The snapshot has nothing that this recipe learns from", "Give weight to what it has"
+            raise SettingsError(what, value=source.counts(), remedy=remedy)
+        self.steps = max(recipe.least_steps, math.ceil(recipe.epochs * len(self.train) / recipe.batch))
+        self.log_every = max(1, min(recipe.log_every, self.steps // LOOKS))
         self.states, self.progress = RunStates(out), Progress(out)
         self.binding = asdict(recipe) | {"snapshot": source.sha256, "parent": parent.fingerprint}
         self.binding = json.loads(json.dumps(self.binding))
@@ -98,28 +88,32 @@ class Learner:
         begin_optimizer(self.model, self.optimizer)
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
         self.maker = SideMaker(self.model, parent.tokenizer, source.picture, recipe)
+        self.z = {TEXT: torch.zeros((), device=self.model.device), IMAGE: torch.zeros((), device=self.model.device)}
+        """What is neither good nor bad among single outputs: the mean reward of the last step that had any."""
+        self._rewards: dict[str, list[float]] = defaultdict(list)
         self._of_reference: dict[tuple[int, int], Tensor] = {}
         self._window: dict[str, list[float]] = defaultdict(list)
+        self._best: dict[str, list[float]] = defaultdict(list)
         self._worse = 0
         self.stopping = False
 
     def run(self) -> Path:
         """Learns to the end, goes on where an earlier run was cut off, and returns the version folder.
 
-        On SIGTERM it ends with status 143 and the last save; the same call goes on from there.
+        On SIGTERM it ends with status 143 after its current step; the same call goes on from the last save. Whoever
+        calls it sees to it that no other run has the folder (``RunStates.locked``).
         """
-        with self.states.locked():
-            done = self._resume()
-            before = signals_of_system.signal(signals_of_system.SIGTERM, self._stop)
-            monitor = Monitor(self.out, self.steps, done, self.model, self.model.dtype)
-            try:
-                self.progress.tell("learning", done, self.steps)
-                self._remember_texts([self.maker.example(*one) for one in self.train])
-                why = self._loop(done, monitor)
-            finally:
-                signals_of_system.signal(signals_of_system.SIGTERM, before)
-                monitor.close()
-            return self._finish(why)
+        done = self._resume()
+        before = signals_of_system.signal(signals_of_system.SIGTERM, self._stop)
+        monitor = Monitor(self.out, self.steps, done, self.model, self.model.dtype)
+        try:
+            self.progress.tell("learning", done, self.steps)
+            self._remember_texts(self.train)
+            why = self._loop(done, monitor)
+        finally:
+            signals_of_system.signal(signals_of_system.SIGTERM, before)
+            monitor.close()
+        return self._finish(why)
 
     def _stop(self, *_: object) -> None:
         self.stopping = True
@@ -135,24 +129,25 @@ class Learner:
                 raise SystemExit(STOPPED)
             values = self._step(step, monitor)
             step += 1
-            logs = step % recipe.log_every == 0 or step == self.steps
-            if logs:
+            looks = step % self.log_every == 0 or step == self.steps
+            if looks:
                 values |= {key: fmean(of) for key, of in self._window.items()}
-                self._worse = self._worse + 1 if self._is_worse() else 0
+                self._worse = self._worse + 1 if recipe.patience and self._is_worse() else 0
                 self._window.clear()
-            monitor.step(step, values, write=logs)
+                self._best.clear()
+            monitor.step(step, values, write=looks)
             self.progress.tell("learning", step, self.steps)
-            ends = recipe.patience and self._worse >= recipe.patience
-            if (step == self.steps and not ends) or (step % recipe.save_every == 0 and not self._worse):
+            if looks and not self._worse:
                 self.states.save(step, self._state(), self.binding, 1)
-            if ends:
+            if self._worse and self._worse == recipe.patience:
                 return f"at step {step} the chosen side was worse than its reference {self._worse} times in a row"
         return ""
 
     def _is_worse(self) -> bool:
-        """Whether the chosen side of what was seen since the last look is surely worse than its reference."""
-        for key in ("text_chosen", "image_chosen"):
-            if len(of := self._window[key]) > 1:
+        """Whether what is to be imitated, and was seen since the last look, is surely worse than its reference. What
+        was only the better of two bad ones may become less likely."""
+        for of in self._best.values():
+            if len(of) > 1:
                 error = float(torch.tensor(of).std()) / len(of) ** 0.5
                 if fmean(of) < -SURE * error:
                     return True
@@ -164,24 +159,29 @@ class Learner:
         for number in range(step * self.recipe.batch, (step + 1) * self.recipe.batch):
             epoch, place = divmod(number, count)
             order = random.Random(f"{self.recipe.seed}/{epoch}").sample(range(count), count)
-            found.append(self.maker.example(*self.train[order[place]]))
+            found.append(self._example(*self.train[order[place]]))
         return found
 
-    def _packs(self, examples: list[Example]) -> list[list[Example]]:
-        """Examples in packs of the recipe's size."""
-        packs, tokens = [], self.recipe.tokens_per_pack
-        for example in examples:
-            tokens += example.length
-            if tokens > self.recipe.tokens_per_pack:
-                packs.append([])
-                tokens = example.length
-            packs[-1].append(example)
-        return packs
+    def _example(self, place: int, signal: dict) -> Example:
+        imitate, alone = place in self._imitated, signal["kind"] == PAIR and not self.recipe.pair_weight
+        return self.maker.example(place, signal, imitate=imitate, alone=alone)
 
-    def _step(self, step: int, monitor: Monitor) -> dict[str, float]:
+    def _packs(self, examples: Iterable[Example]) -> Iterator[list[Example]]:
+        """Examples in packs of the recipe's size, one after the other."""
+        pack, tokens = [], 0
+        for example in examples:
+            if pack and tokens + example.length > self.recipe.tokens_per_pack:
+                yield pack
+                pack, tokens = [], 0
+            pack.append(example)
+            tokens += example.length
+        if pack:
+            yield pack
+
+    def _step(self, step: int, monitor: Monitor | None) -> dict[str, float]:
         recipe = self.recipe
         for group in self.optimizer.param_groups:
-            group["lr"] = rate = learning_rate(step, self.steps, recipe)
+            group["lr"] = rate = recipe.rate(step, self.steps)
         loss = 0.0
         for number, examples in enumerate(self._packs(self._batch(step))):
             seed = f"{recipe.seed}/{step}/{number}"
@@ -189,6 +189,9 @@ class Learner:
             total = self.loss(examples, scores, self._reference(examples, seed)) / recipe.batch
             total.backward()
             loss += float(total.detach())
+        for of, rewards in self._rewards.items():
+            self.z[of].fill_(max(0.0, fmean(rewards)))
+        self._rewards.clear()
         norm = float(nn.utils.clip_grad_norm_(self.trained.values(), recipe.clip))
         if not math.isfinite(norm):
             raise SettingsError(f"The gradient of step {step + 1} is not finite", value=norm, remedy="Lower the rate")
@@ -209,7 +212,7 @@ class Learner:
             monitor.count(len(packed.layout.und), len(packed.layout.gen), len(packed.vit_index))
         with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.recipe.bf16):
             losses = packed_losses(self.model, packed, noise, self.recipe.timestep_shift)
-        values = {TEXT: -losses.ce, "image": losses.mse.mean(-1)}
+        values = {TEXT: -losses.ce, IMAGE: losses.mse.mean(-1)}
         found = {}
         for of, all_values in values.items():
             sides = [side for example in examples if example.of == of for side in example.sides]
@@ -239,10 +242,14 @@ class Learner:
             return self.scores(examples, seed)
 
     @torch.no_grad()
-    def _remember_texts(self, examples: list[Example]) -> None:
-        """What the reference says of texts does not depend on anything random: it is computed once."""
+    def _remember_texts(self, signals: list[tuple[int, dict]], *, both: bool = False) -> None:
+        """What the reference says of texts does not depend on anything random: it is computed once.
+
+        ``both``: of both sides, whatever the recipe learns from.
+        """
+        make = self.maker.example if both else self._example
         with self.peft.disable_adapter():
-            for pack in self._packs([example for example in examples if example.of == TEXT]):
+            for pack in self._packs(make(*one) for one in signals if kind_of(one[1]) == TEXT):
                 for example, scores in zip(pack, self.scores(pack, ""), strict=True):
                     for number, score in enumerate(scores):
                         if score is not None:
@@ -251,29 +258,26 @@ class Learner:
     def loss(self, examples: list[Example], scores: Scores, reference: Scores) -> Tensor:
         """The sum of all losses of the examples; what a person should see of them goes into the window."""
         recipe, losses = self.recipe, []
-        rewards: dict[str, list[tuple[Tensor, bool, float]]] = defaultdict(list)
         for example, (good, bad), (good_ref, bad_ref) in zip(examples, scores, reference, strict=True):
             is_text = example.of == TEXT
             sign = 1.0 if is_text else -1.0
+            gains = [None if now is None else sign * (now - ref) for now, ref in ((good, good_ref), (bad, bad_ref))]
+            self._see(example.of, *(None if gain is None else float(gain.detach()) for gain in gains))
+            if example.imitated:
+                self._best[example.of].append(float(gains[0].detach()))
             if example.kind == PAIR and bad is not None:
                 preference = self._preference(is_text, good, bad, good_ref, bad_ref)
                 losses.append(recipe.pair_weight * example.weight * preference)
-                self._see(example.of, sign * float((good - good_ref).detach()), sign * float((bad - bad_ref).detach()))
-            elif example.kind == "unpaired":
-                scale = recipe.text_beta if is_text else -recipe.image_beta / 2
-                score, before = (good, good_ref) if good is not None else (bad, bad_ref)
-                rewards[example.of].append((scale * (score - before), good is not None, example.weight))
-                continue
+            elif example.kind == UNPAIRED:
+                scale = recipe.text_beta if is_text else recipe.image_beta / 2
+                reward = scale * (gains[1] if good is None else gains[0])
+                self._rewards[example.of].append(float(reward.detach()))
+                loss = unpaired(reward, torch.tensor(good is not None, device=reward.device), self.z[example.of])
+                losses.append(recipe.unpaired_weight * example.weight * loss)
             anchor = recipe.sft_weight if is_text else recipe.anchor_weight
-            if anchor and good is not None:
+            if example.imitated and anchor:
                 by = 1.0 if recipe.length_normalised or not is_text else float(example.good.weights.sum())
-                losses.append(anchor * -sign * good / by)
-                if example.kind != PAIR or bad is None:
-                    self._window[f"{example.of}_chosen"].append(sign * float((good - good_ref).detach()))
-        for of in rewards.values():
-            values, good, weights = zip(*of, strict=True)
-            each = unpaired(torch.stack(values), torch.tensor(good, device=values[0].device))
-            losses.append(recipe.unpaired_weight * (each * torch.tensor(weights, device=each.device)).sum())
+                losses.append(anchor * example.weight * -sign * good / by)
         return torch.stack(losses).sum()
 
     def _preference(self, is_text: bool, good: Tensor, bad: Tensor, good_ref: Tensor, bad_ref: Tensor) -> Tensor:
@@ -281,10 +285,14 @@ class Learner:
             return text_preference(good, bad, (good_ref, bad_ref), self.recipe.text_beta, self.recipe.smoothing)
         return flow_preference(good, bad, (good_ref, bad_ref), self.recipe.image_beta)
 
-    def _see(self, of: str, chosen: float, rejected: float) -> None:
-        values = {"chosen": chosen, "rejected": rejected, "margin": chosen - rejected}
-        for key, value in (values | {"accuracy": float(chosen > rejected)}).items():
-            self._window[f"{of}_{key}"].append(value)
+    def _see(self, of: str, chosen: float | None, rejected: float | None) -> None:
+        """Notes what both sides of an example gained on the reference."""
+        values = {"chosen": chosen, "rejected": rejected}
+        if chosen is not None and rejected is not None:
+            values |= {"margin": chosen - rejected, "accuracy": float(chosen > rejected)}
+        for key, value in values.items():
+            if value is not None:
+                self._window[f"{of}_{key}"].append(value)
 
     # Held out, saving
 
@@ -292,13 +300,10 @@ class Learner:
     def held_out(self) -> dict[str, float]:
         """How the pairs of held-out patients fare, of texts and of pictures: the share in which the chosen side gained
         more than the rejected one, both gains, and how many there are."""
-        pairs = [one for one in self.source.of(TEST) if one[1]["kind"] == PAIR]
-        if not (pairs and self.recipe.pair_weight):
-            return {}
-        examples = [self.maker.example(*one) for one in pairs]
+        pairs = [one for one in self.source.of(TEST) if one[1]["kind"] == PAIR and is_first(one[1])]
         self._window.clear()
-        self._remember_texts(examples)
-        for number, pack in enumerate(self._packs(examples)):
+        self._remember_texts(pairs, both=True)
+        for number, pack in enumerate(self._packs(self.maker.example(*one) for one in pairs)):
             both = []
             for draw in range(1 if all(one.of == TEXT for one in pack) else DRAWS):
                 seed = f"held out/{number}/{draw}"
@@ -316,6 +321,7 @@ class Learner:
         return {
             "model": {name: p.detach() for name, p in self.trained.items()},
             "ema": self.ema,
+            "z": self.z,
             "optimizer": get_optimizer_state_dict(self.model, self.optimizer),
         }
 
@@ -329,7 +335,7 @@ class Learner:
         return steps[-1]
 
     def _finish(self, why: str) -> Path:
-        """Writes the adapter of the last save, with what it came from."""
+        """Writes the adapter of the last save, with what it came from, and removes what was needed to go on."""
         if not self.states.steps():
             remedy = "Lower learning_rate, or raise sft_weight and anchor_weight"
             raise SettingsError("Nothing was learned: the chosen side got worse at once", value=why, remedy=remedy)
@@ -345,10 +351,5 @@ class Learner:
             self.parent.base_fingerprint, self.source.sha256, self.source.counts(), self.source.judgements,
             asdict(self.recipe), revision(), metrics, datetime.now(UTC).isoformat(timespec="seconds"),
         ).write(self.out)  # fmt: skip
+        self.states.clear()
         return self.out
-
-
-def learning_rate(step: int, steps: int, recipe: LearnRecipe) -> float:
-    """Linear warm-up over a share of the steps, then a cosine to zero."""
-    warm = min(1.0, (step + 1) / max(1.0, recipe.warmup * steps))
-    return recipe.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))

@@ -4,13 +4,15 @@ call that was cut off goes on where it was."""
 from __future__ import annotations
 
 import dataclasses
+import gc
 import json
+import tempfile
 from pathlib import Path
 
 import torch
 
 from core.errors import SettingsError, UniMedError
-from core.evaluation.comparison import Comparison, compare
+from core.evaluation.comparison import Comparison, answers, compare
 from core.evaluation.evaluate import evaluate
 from core.feedback.people import Person
 from core.feedback.studio import StudioStore
@@ -19,10 +21,29 @@ from core.inference.generator import Generator
 from core.lineage import Lineage, is_learned
 from core.model.checkpoint import Checkpoint, load, pick_device
 from core.model.fingerprint import learned_fingerprint
-from core.training.learn import Learner, Progress
+from core.model.hub import resolve
+from core.training.learn import Learner
+from core.training.monitor import Progress
 from core.training.recipe import LearnRecipe
 from core.training.sources import Source
+from core.training.state import RunStates
 
+CARD = """---
+license: other
+tags: [medical, lora, unimed-studio]
+---
+
+# {name}
+
+Made of {parent} by learning from {judgements} judgements (snapshot `{snapshot}`), on {created_at}: an adapter over
+{base}. **For research and demonstration only. Never for diagnosis, treatment or any decision about a patient.**
+
+Signals: {signals}.
+
+| held-out pairs | |
+| --- | --- |
+{held_out}
+"""
 LIMIT = 50
 """Records of each task that both versions are evaluated on."""
 
@@ -48,41 +69,50 @@ class Order:
 
 
 def make_version(store: StudioStore, by: Person, order: Order) -> tuple[str, Comparison | None]:
-    """Makes a candidate. Returns its id, and the comparison where there is one.
+    """Makes a candidate. Returns its id, and the comparison where one was made.
 
     Raises:
-        UniMedError: something cannot be used, or another run has the folder; ``progress.json`` says what.
+        UniMedError: something cannot be used, which ``progress.json`` says too; or another run has the folder.
     """
     by.need("maintainer")
     order.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(order.out)
-    try:
-        if not is_learned(order.out):
-            Learner(order.source, load_to_learn(order.base), order.recipe, order.out, order.out.name).run()
-        lineage = Lineage.read(order.out)
-        asked = json.loads(json.dumps(dataclasses.asdict(order.recipe)))
-        if (lineage.snapshot, lineage.recipe) != (order.source.sha256, asked):
-            remedy = "Give this one another name"
-            raise SettingsError("There is another version of that name", value=lineage.name, remedy=remedy)
-        if order.records is not None and "tasks" not in lineage.metrics:
-            progress.tell("evaluating")
-            _evaluate(order, lineage)
-        comparison = None
-        version_id = store.versions.register(by, Lineage.read(order.out), fingerprint_of(order.out))
-        info = next(one for one in store.versions.all() if one.id == version_id)
-        if order.compare and info.project_id is None:
-            comparison = _compare(store, by, order, version_id, progress)
+    with RunStates(order.out).locked():
+        try:
+            made = _make(store, by, order, progress)
+        except UniMedError as error:
+            progress.tell("failed", message=str(error))
+            raise
         progress.tell("done")
-        return version_id, comparison
-    except UniMedError as error:
-        progress.tell("failed", message=str(error))
-        raise
+        return made
+
+
+def _make(store: StudioStore, by: Person, order: Order, progress: Progress) -> tuple[str, Comparison | None]:
+    if not is_learned(order.out):
+        Learner(order.source, load_to_learn(order.base), order.recipe, order.out, order.out.name).run()
+        _free()
+    lineage = Lineage.read(order.out)
+    asked = json.loads(json.dumps(dataclasses.asdict(order.recipe)))
+    if (lineage.snapshot, lineage.recipe) != (order.source.sha256, asked):
+        remedy = "Give this one another name"
+        raise SettingsError("There is another version of that name", value=lineage.name, remedy=remedy)
+    if order.records is not None and "tasks" not in lineage.metrics:
+        progress.tell("evaluating")
+        lineage = _evaluate(order, lineage)
+    (order.out / "README.md").write_text(card(lineage), encoding="utf-8")
+    version_id = store.versions.register(by, lineage, fingerprint_of(order.out))
+    info = next(one for one in store.versions.all() if one.id == version_id)
+    if not order.compare or info.project_id is not None:
+        return version_id, None
+    return version_id, _compare(store, by, order, version_id, progress)
 
 
 def load_to_learn(source: str) -> Checkpoint:
-    """A version to train on: in float32 on a CPU, in bfloat16 on a GPU, where its adapter alone is in float32."""
+    """A version to train on: in bfloat16 on a GPU, where its adapter alone is in float32. On a CPU, and where it was
+    learned itself, in float32: rounded weights would lose what it learned."""
     device, _ = pick_device()
-    return load(source, device, torch.float32 if device.type == "cpu" else torch.bfloat16)
+    wide = device.type == "cpu" or is_learned(resolve(source))
+    return load(source, device, torch.float32 if wide else torch.bfloat16)
 
 
 def fingerprint_of(folder: Path) -> str:
@@ -91,24 +121,49 @@ def fingerprint_of(folder: Path) -> str:
 
 
 def _compare(store: StudioStore, by: Person, order: Order, version_id: str, progress: Progress) -> Comparison:
+    """One version after the other: the full-size model is in memory once."""
     requests = unseen(store.database, order.source.signals, order.compare)
-    progress.tell("comparing", 0, 2 * len(requests))
-    new, old = Generator(load(str(order.out))), Generator(load(order.base))
-    found = compare(store, by, new, old, requests, lambda done, of: progress.tell("comparing", done, of))
+    sides, names = [], []
+    for number, source in enumerate((order.base, str(order.out))):
+        generator = Generator(load(source))
+        names.append(generator.checkpoint.name)
+        before = number * len(requests)
+        tell = lambda done, before=before: progress.tell("comparing", before + done, 2 * len(requests))  # noqa: E731
+        tell(0)
+        sides.append(answers(store, by, generator, requests, tell))
+        del generator
+        _free()
+    found = compare(store, by, f"{names[1]} against {names[0]}", sides[1], sides[0])
     if found.project_id is not None:
         store.versions.link(by, version_id, found.project_id)
     return found
 
 
-def _evaluate(order: Order, lineage: Lineage) -> None:
-    """Every task by both versions on the same records, into the version's metrics."""
-    folder, results = order.out / "evaluation", {}
+def _free() -> None:
+    """Gives the memory of a model back that nobody needs any more."""
+    gc.collect()
+    if torch.cuda.is_available():
+        torch.cuda.empty_cache()
+
+
+def _evaluate(order: Order, lineage: Lineage) -> Lineage:
+    """Every task by both versions on the same records, into the version's metrics. Pictures of the records are not
+    kept."""
+    rows = []
     for name, source in (("old", order.base), ("new", str(order.out))):
-        done = folder / name / "metrics.json"
-        found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-        results[name] = found if found.get("complete") else evaluate(order.records, source, folder / name, limit=LIMIT)
-    metrics = lineage.metrics | {"tasks": side_by_side(results["old"]["rows"], results["new"]["rows"])}
-    dataclasses.replace(lineage, metrics=metrics).write(order.out)
+        kept = order.out / "evaluation" / f"{name}.json"
+        if not kept.is_file():
+            kept.parent.mkdir(exist_ok=True)
+            with tempfile.TemporaryDirectory() as folder:
+                found = evaluate(order.records, source, Path(folder), limit=LIMIT)
+            _free()
+            part = kept.with_suffix(".part")
+            part.write_text(json.dumps(found["rows"]), encoding="utf-8")
+            part.replace(kept)
+        rows.append(json.loads(kept.read_text(encoding="utf-8")))
+    lineage = dataclasses.replace(lineage, metrics=lineage.metrics | {"tasks": side_by_side(*rows)})
+    lineage.write(order.out)
+    return lineage
 
 
 def side_by_side(old: list[dict], new: list[dict]) -> list[dict]:
@@ -124,3 +179,10 @@ def side_by_side(old: list[dict], new: list[dict]) -> list[dict]:
             "old": before["model"]["value"], "new": value, "low": low, "high": high, "worse": worse,
         })  # fmt: skip
     return found
+
+
+def card(about: Lineage) -> str:
+    """The model card of a version."""
+    held_out = "\n".join(f"| {key.replace('_', ' ')} | {value:g} |" for key, value in about.metrics["held_out"].items())
+    signals = ", ".join(f"{count} {kind}" for kind, count in about.signals.items())
+    return CARD.format(**about.to_json() | {"signals": signals, "held_out": held_out or "| none | |"})

@@ -1,11 +1,14 @@
-"""What a person sees of a run: a progress bar, a metrics file, TensorBoard, and grids of drawn samples."""
+"""What a person sees of a run: a progress bar, files of metrics and progress, TensorBoard, and grids of samples."""
 
 from __future__ import annotations
 
 import json
+import os
 import time
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image as PILImage
 from torch.utils.tensorboard import SummaryWriter
@@ -68,6 +71,20 @@ class Monitor:
     def close(self) -> None:
         self.bar.close()
         self.board.close()
+
+
+class Progress:
+    """The file ``progress.json`` of a run, for whoever watches it."""
+
+    def __init__(self, folder: Path) -> None:
+        self.path = folder / "progress.json"
+
+    def tell(self, phase: str, done: int = 0, of: int = 0, message: str = "") -> None:
+        values = {"phase": phase, "done": done, "of": of, "message": message, "pid": os.getpid()}
+        values |= {"born": psutil.Process().create_time(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
+        part = self.path.with_suffix(".part")
+        part.write_text(json.dumps(values), encoding="utf-8")
+        part.replace(self.path)
 
 
 def _cut(path: Path, done: int) -> None:

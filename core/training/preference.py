@@ -10,14 +10,15 @@ objective              loss of one example
 ``flow_preference``    -log sigmoid(-(beta / 2) ((e+ - e+_ref) - (e- - e-_ref))), e the squared error of the velocity:
                        Diffusion-DPO (arXiv 2311.12908), for flow matching Flow-DPO (arXiv 2501.13918)
 ``unpaired``           1 - sigmoid(reward - z) of a good one, 1 - sigmoid(z - reward) of a bad one: KTO (arXiv
-                       2402.01306), for pictures Diffusion-KTO (arXiv 2404.04465); z is the mean reward of the batch, at
-                       least 0, instead of KTO's estimate over mismatched pairs, which would take another pass
+                       2402.01306), for pictures Diffusion-KTO (arXiv 2404.04465); z is the mean reward of the step
+                       before, at least 0, instead of KTO's estimate over mismatched pairs, which takes another pass
 anchors                -log p(y+) over the number of tokens (MPO, arXiv 2411.10442), and e+ (ours): without them the
                        chosen side itself often gets less likely, only more slowly than the rejected one
 =====================  ==============================================================================================
 
 At the first step policy and reference are the same, so that both preference losses are log 2. Weights of tokens: of an
-expert's edit the changed ones count more (RLHF-V, arXiv 2312.00849), of a rejected picture those of marked defects.
+expert's edit the changed ones count more (RLHF-V, arXiv 2312.00849; all of them sum to the number of tokens), of a
+rejected picture those of marked defects.
 """
 
 from __future__ import annotations
@@ -60,26 +61,27 @@ def flow_preference(chosen: Tensor, rejected: Tensor, reference: tuple[Tensor, T
     return -F.logsigmoid(-beta / 2 * ((chosen - reference[0]) - (rejected - reference[1])))
 
 
-def unpaired(rewards: Tensor, good: Tensor) -> Tensor:
+def unpaired(rewards: Tensor, good: Tensor, z: Tensor) -> Tensor:
     """
     Args:
         rewards: beta (log p - log p_ref), or -(beta / 2) (e - e_ref), of each example [n].
         good: whether it is to be imitated [n], bool.
+        z: what is neither good nor bad, a constant.
 
     Returns:
         losses [n], from 0 to 1
     """
-    z = rewards.detach().mean().clamp(min=0)
     return 1 - torch.sigmoid(torch.where(good, rewards - z, z - rewards))
 
 
 def changed(ids: list[int], other: list[int], weight: float) -> Tensor:
-    """Weights of a text's tokens and its end marker [len(ids) + 1]: ``weight`` for those that the other text lacks."""
+    """Weights of a text's tokens and its end marker [len(ids) + 1]: those that the other text lacks count ``weight``
+    times as much as the rest; their mean is 1."""
     weights = torch.ones(len(ids) + 1)
     for kind, start, end, _, _ in SequenceMatcher(None, ids, other, autojunk=False).get_opcodes():
         if kind != "equal":
             weights[start:end] = weight
-    return weights
+    return weights / weights.mean()
 
 
 def over_grid(mask: np.ndarray, grid: tuple[int, int], weight: float) -> Tensor:

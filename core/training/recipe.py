@@ -153,13 +153,14 @@ class LearnRecipe:
     ``length_normalised``, ``changed_weight`` of the tokens that an expert's edit changed. Pictures: ``image_beta``,
     ``region_weight`` of latent tokens in marked defects, ``timestep_shift`` of the times at which errors are taken.
 
-    Optimisation: ``epochs`` over signals, ``batch`` of them a step, in packs of up to ``tokens_per_pack`` tokens;
-    learning rate with a warm-up over the share ``warmup`` of the steps, then a cosine to zero. ``recompute_every``
-    n > 0 keeps no activations of every n-th layer.
+    Optimisation: ``epochs`` over signals, but ``least_steps`` steps where they are few, ``batch`` of them a step, in
+    packs of up to ``tokens_per_pack`` tokens; learning rate with a warm-up over the share ``warmup`` of the steps, then
+    a cosine to zero. ``recompute_every`` n > 0 keeps no activations of every n-th layer.
 
-    Guarding: every ``log_every`` steps the chosen side is compared with its reference. The state is saved every
-    ``save_every`` steps, but not while the chosen side is worse; when it was worse ``patience`` times in a row, the run
-    ends with its last save (0: it never does).
+    Guarding: every ``log_every`` steps, and at least ten times a run, the chosen side of what nothing was preferred to
+    is compared with its reference.
+    The state is saved then, but not where the chosen side is worse; when it was worse ``patience`` times in a row, the
+    run ends. The result is the last save. With ``patience`` 0 nothing is compared.
     """
 
     about: str = ""
@@ -176,6 +177,7 @@ class LearnRecipe:
     region_weight: float = 5.0
     timestep_shift: float = 1.0
     epochs: float = 1.0
+    least_steps: int = 20
     batch: int = 16
     tokens_per_pack: int = 8192
     learning_rate: float = 1e-5
@@ -189,7 +191,6 @@ class LearnRecipe:
     recompute_every: int = 0
     patience: int = 3
     seed: int = 0
-    save_every: int = 20
     log_every: int = 5
 
     def __post_init__(self) -> None:
@@ -200,14 +201,21 @@ class LearnRecipe:
             raise SettingsError("The recipe learns from nothing", value=weights, remedy=remedy)
         if not 0 <= self.smoothing < 0.5:
             raise SettingsError("The recipe's smoothing must be at least 0 and below 0.5", value=self.smoothing)
-        for name in ("learning_rate", "clip", "timestep_shift", "text_beta", "image_beta", "epochs"):
+        for name in ("changed_weight", "region_weight", "lora_alpha", "learning_rate", "clip", "timestep_shift",
+                     "text_beta", "image_beta", "epochs"):  # fmt: skip
             if not 0 < getattr(self, name) < math.inf:
                 raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(self, name))
-        for name in ("batch", "tokens_per_pack", "lora_rank", "save_every", "log_every"):
+        for name in ("warmup", "ema_decay"):
+            if not 0 <= getattr(self, name) < 1:
+                raise SettingsError(f"The recipe's {name} must be at least 0 and below 1", value=getattr(self, name))
+        for name in ("batch", "least_steps", "tokens_per_pack", "lora_rank", "log_every"):
             if getattr(self, name) < 1:
                 raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
-        if self.save_every % self.log_every:
-            raise SettingsError("The recipe's save_every must be a multiple of log_every", value=self.save_every)
+
+    def rate(self, step: int, steps: int) -> float:
+        """The learning rate of a step."""
+        warm = min(1.0, (step + 1) / max(1.0, self.warmup * steps))
+        return self.learning_rate * warm * 0.5 * (1 + math.cos(math.pi * step / steps))
 
 
 def binding(recipe, *files: str) -> dict:

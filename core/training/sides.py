@@ -1,9 +1,10 @@
 """From signals to packs: a signal becomes one or two training samples, the same request with the chosen and with the
-rejected output. What is drawn at random is a function of (seed, step, place in the batch), and the same for both.
+rejected output. What is drawn at random is a function of the pack's seed and the place in it, and the same for both.
 """
 
 from __future__ import annotations
 
+import json
 import random
 from collections import OrderedDict
 from collections.abc import Callable
@@ -18,7 +19,7 @@ from core.data.packing import DropRates, Item, LatentItem, Pack, TextItem, ViTIt
 from core.data.tokenizer import Tokenizer
 from core.data.transforms import patchify, resize, to_tensor
 from core.feedback.masks import rasterised
-from core.feedback.signals import PAIR, SFT
+from core.feedback.signals import PAIR, SFT, UNPAIRED
 from core.model.unified import UnifiedModel
 from core.tasks import TASKS
 from core.training.dataset import item_length
@@ -29,6 +30,8 @@ from core.training.recipe import LearnRecipe
 KEPT = 1 << 30
 """Bytes of encoded pictures that stay in memory. None is written to the disk."""
 TEXT, IMAGE = "text", "image"
+EXPERTS = {TEXT: "und", IMAGE: "gen"}
+"""Which expert computes it."""
 
 
 @dataclass(frozen=True)
@@ -53,6 +56,7 @@ class Example:
         good: the chosen side, or None.
         bad: the rejected side, or None.
         weight: the share of raters who say so.
+        imitated: whether the good side is also learned for itself.
     """
 
     place: int
@@ -61,6 +65,7 @@ class Example:
     good: Side | None
     bad: Side | None
     weight: float
+    imitated: bool = False
 
     @property
     def sides(self) -> list[Side]:
@@ -76,15 +81,38 @@ def kind_of(signal: dict) -> str:
     return (signal["chosen"] or signal["rejected"])["type"]
 
 
-def can_learn(signal: dict, recipe: LearnRecipe) -> bool:
-    """Whether a signal is of a kind that the recipe learns from, and its output is the first of its request: what
-    follows another output, as the text after a counterfactual picture, would miss that in its context."""
+def is_first(signal: dict) -> bool:
+    """Whether its output is the first of its request: what follows another output, as the text after a counterfactual
+    picture, would miss that in its context."""
     task, of = TASKS.get(signal["task"]), kind_of(signal)
-    if task is not None and of in task.outputs and task.outputs.index(of):
-        return False
-    weight = {SFT: recipe.sft_weight if of == TEXT else recipe.anchor_weight, PAIR: recipe.pair_weight}
-    anchored = signal["kind"] == PAIR and weight[SFT] > 0
-    return weight.get(signal["kind"], recipe.unpaired_weight) > 0 or anchored
+    return task is None or of not in task.outputs or task.outputs.index(of) == 0
+
+
+def imitated(signals: list[dict]) -> set[int]:
+    """Places of the signals whose chosen side is learned for itself: what is to be imitated, and of pairs what nothing
+    was preferred to, unless it is to be imitated by another signal already."""
+
+    def key(signal: dict, side: str) -> str:
+        output = {name: value for name, value in signal[side].items() if name in ("text", "sha256")}
+        return json.dumps([signal["task"], signal["inputs"], output], sort_keys=True)
+
+    known = {key(one, "rejected") for one in signals if one["kind"] == PAIR}
+    known |= {key(one, "chosen") for one in signals if one["kind"] == SFT}
+    found = set()
+    for place, one in enumerate(signals):
+        if one["kind"] == SFT:
+            found.add(place)
+        elif one["kind"] == PAIR and (of := key(one, "chosen")) not in known:
+            known.add(of)
+            found.add(place)
+    return found
+
+
+def can_learn(signal: dict, recipe: LearnRecipe, *, imitate: bool) -> bool:
+    """Whether the recipe learns anything from a signal; ``imitate``: whether it may imitate its chosen side."""
+    anchor = recipe.sft_weight if kind_of(signal) == TEXT else recipe.anchor_weight
+    weights = {SFT: 0.0, PAIR: recipe.pair_weight, UNPAIRED: recipe.unpaired_weight}
+    return is_first(signal) and (weights[signal["kind"]] > 0 or (imitate and anchor > 0))
 
 
 class SideMaker:
@@ -98,14 +126,16 @@ class SideMaker:
         self._kept: OrderedDict[tuple, Item] = OrderedDict()
         self._bytes = 0
 
-    def example(self, place: int, signal: dict) -> Example:
+    def example(self, place: int, signal: dict, *, imitate: bool = False, alone: bool = False) -> Example:
         """
+        Args:
+            imitate: whether its chosen side is also learned for itself; ``alone``: whether for nothing else.
+
         Raises:
             FeedbackError: a picture is gone.
         """
         context, of = self._context(signal), kind_of(signal)
-        imitated = signal["kind"] == PAIR and not self.recipe.pair_weight
-        both = (signal["chosen"], None if imitated else signal["rejected"])
+        both = (signal["chosen"], None if alone else signal["rejected"])
         ids = [self.tokenizer.encode(one["text"]) if one and of == TEXT else None for one in both]
         sides = []
         for number, one in enumerate(both):
@@ -120,7 +150,7 @@ class SideMaker:
                 target = self._latent(one["sha256"], loss=True)
                 regions = signal["regions"] if number else []
                 sides.append(Side([*context, target], self._marked(one, regions, target.grid)))
-        return Example(place, signal["kind"], of, sides[0], sides[1], signal["weight"])
+        return Example(place, signal["kind"], of, sides[0], sides[1], signal["weight"], imitate)
 
     def _context(self, signal: dict) -> list[Item]:
         """The request, as the model is given it when it is asked."""

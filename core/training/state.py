@@ -106,6 +106,11 @@ class RunStates:
                 was = f"The run that is there was made with {key}={saved.get(key)!r}, not with"
                 raise SettingsError(was, value=value, remedy=remedy)
 
+    def clear(self) -> None:
+        """Removes all saves: nothing goes on from here."""
+        for step in self.steps():
+            shutil.rmtree(self.path(step), ignore_errors=True)
+
     def save(self, step: int, state: dict, recipe: dict, keep: int) -> None:
         """Writes a save and removes all but the last ``keep``. All processes call it.
 

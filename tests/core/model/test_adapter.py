@@ -72,3 +72,23 @@ def test_what_cannot_be_merged_is_said_in_a_sentence(base, tmp_path, monkeypatch
     (folder / "version.json").write_text('{"name": "v"')
     with pytest.raises(CheckpointError, match="damaged"):
         load(folder)
+
+
+def test_in_bfloat16_what_was_learned_is_not_rounded_away(base, tmp_path):
+    """A change far below the step between two bfloat16 weights still changes what the model computes as in float32."""
+    peft = learn_something(base.model, 4, LORA_TARGETS, 0)
+    with torch.no_grad():
+        for name, p in base.model.named_parameters():
+            if "lora_B" in name:
+                p.mul_(0.01)
+    folder = written(tmp_path / "v", peft, base)
+    wide, plain = load(folder, CPU, torch.float32).model, load(base.folder, CPU, torch.float32).model
+    narrow, rounded = load(folder, CPU, torch.bfloat16).model, load(base.folder, CPU, torch.bfloat16).model
+    layer, x = "language_model.layers.0.und.q_proj", torch.randn(64, base.model.config.llm.hidden_size)
+    # What the adapter adds, apart from the rounding of everything else.
+    learned = wide.get_submodule(layer)(x) - plain.get_submodule(layer)(x)
+    lora = narrow.get_submodule(layer)
+    added = lora.lora_B["default"](lora.lora_A["default"](x)) * lora.scaling["default"]
+    torch.testing.assert_close(added, learned, rtol=1e-2, atol=1e-5)
+    assert torch.equal(lora.base_layer.weight, rounded.get_submodule(layer).weight)
+    assert {p.dtype for name, p in narrow.named_parameters() if "lora_" in name} == {torch.float32}

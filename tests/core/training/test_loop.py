@@ -32,7 +32,7 @@ from core.training.recipe import LearnRecipe
 from core.training.sources import from_store
 from tests.core.feedback.team import Team
 
-RECIPE = LearnRecipe(bf16=False, batch=4, epochs=6, lora_rank=4, learning_rate=5e-3, save_every=5, patience=0)
+RECIPE = LearnRecipe(bf16=False, batch=4, epochs=6, lora_rank=4, learning_rate=5e-3, patience=0)
 QUESTIONS = TASKS["vqa"].examples
 
 

@@ -27,8 +27,7 @@ def flow_dpo(values, beta):
     return -np.log(sigmoid(-beta / 2 * ((good - good_ref) - (bad - bad_ref))))
 
 
-def kto(rewards, good):
-    z = max(0.0, rewards.mean())
+def kto(rewards, good, z):
     return np.where(good, 1 - sigmoid(rewards - z), 1 - sigmoid(z - rewards))
 
 
@@ -65,10 +64,10 @@ def test_preferences_of_pictures():
 def test_single_good_and_bad_ones():
     rewards, good = RANDOM.normal(size=7) + 0.2, np.array([1, 0, 1, 1, 0, 0, 1], bool)
     leaf = torch.tensor(rewards, requires_grad=True)
-    losses = unpaired(leaf, torch.tensor(good))
-    np.testing.assert_allclose(losses.detach().numpy(), kto(rewards, good), rtol=1e-10)
+    z = 0.3
+    losses = unpaired(leaf, torch.tensor(good), torch.tensor(z, dtype=leaf.dtype))
+    np.testing.assert_allclose(losses.detach().numpy(), kto(rewards, good, z), rtol=1e-10)
     losses.sum().backward()
-    z = max(0.0, rewards.mean())  # a constant: nothing is learned through the point of reference
     slope = sigmoid(rewards - z) * sigmoid(z - rewards)
     np.testing.assert_allclose(leaf.grad.numpy(), np.where(good, -slope, slope), rtol=1e-10)
 
@@ -82,8 +81,8 @@ def test_values_by_hand():
     assert text_preference(two, nought, (one, one), 0.5, 0.1).item() == pytest.approx(robust)
     # the chosen error fell by 1 and the rejected one rose by 1: -log sigmoid(beta / 2 * 2), beta 1
     assert flow_preference(nought, two, (one, one), 1.0).item() == pytest.approx(math.log(1 + math.exp(-1)))
-    # rewards 1 and -1, z = 0: 1 - sigmoid(1) for the good one, 1 - sigmoid(1) for the bad one
-    both = unpaired(torch.tensor([1.0, -1.0]), torch.tensor([True, False]))
+    # rewards 1.5 and -0.5, z = 0.5: 1 - sigmoid(1) for the good one, 1 - sigmoid(1) for the bad one
+    both = unpaired(torch.tensor([1.5, -0.5]), torch.tensor([True, False]), torch.tensor(0.5))
     assert both.tolist() == pytest.approx([1 - 1 / (1 + math.exp(-1))] * 2)
 
 
@@ -103,7 +102,8 @@ def test_robust_losses_are_right_on_average_for_flipped_judgements():
 
 
 def test_changed_tokens_and_marked_parts_count_more():
-    assert changed([5, 6, 7, 8], [5, 9, 7], 5.0).tolist() == [1, 5, 1, 5, 1]
+    # 1, 5, 1, 5, 1 (the end marker) over their mean 2.6
+    assert (2.6 * changed([5, 6, 7, 8], [5, 9, 7], 5.0)).tolist() == pytest.approx([1, 5, 1, 5, 1])
     assert changed([5, 6], [5, 6], 5.0).tolist() == [1, 1, 1]
     mask = np.zeros((32, 32), bool)
     mask[:16, :8] = True  # half of the first of four tokens
