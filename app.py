@@ -207,10 +207,16 @@ def open_mirror(store: FeedbackStore, folder: Path) -> Mirror | None:
 
 @contextmanager
 def studio(options: argparse.Namespace) -> Iterator[None]:
-    """The studio in a process of its own, on the same feedback, as long as this block lasts."""
+    """The studio in a process of its own, on the same feedback and model, as long as this block lasts."""
     check_port(options.host, options.studio_port, "--studio-port")
     command = [sys.executable, "-m", "studio.app", "--port", str(options.studio_port), "--host", options.host]
-    process = subprocess.Popen(command, cwd=Path(__file__).parent)
+    model = (options.model or [default_model()])[0]
+    folder = Path(model).expanduser()
+    own = {  # from here, because it works in another folder
+        "UNIMED_MODEL": str(folder.resolve()) if folder.is_dir() else model,
+        "UNIMED_DATA": str(data_folder().resolve()),
+    }
+    process = subprocess.Popen(command, cwd=Path(__file__).parent, env=os.environ | own)
     try:
         yield
     finally:

@@ -16,7 +16,10 @@ from core.errors import CheckpointError, SettingsError
 
 ROOT = Path(__file__).resolve().parent.parent
 NANO = ROOT / "assets" / "nano"
+LEARN_RECIPES = ROOT / "core" / "training" / "recipes" / "learn"
 STUDIO_PORT = 8501
+COMPARE = 40
+"""So many requests two versions answer where nothing else is said, for people to compare."""
 
 
 @dataclass(frozen=True)
@@ -283,6 +286,13 @@ def pictures_place(folder: Path) -> str:
 def versions_folder(data: Path) -> Path:
     """Where learned model versions lie, a folder each: in that of the feedback."""
     return data / "versions"
+
+
+def records_file() -> Path | None:
+    """The records on which every task of a learned version is evaluated: ``UNIMED_RECORDS``; None where it is not
+    set."""
+    named = os.environ.get("UNIMED_RECORDS")
+    return Path(named) if named else None
 
 
 def is_lasting(folder: Path) -> bool:

@@ -4,6 +4,11 @@ Every error says what went wrong, the value that caused it, and the remedy, so t
 page and a log can all show the same sentence to a person.
 """
 
+from __future__ import annotations
+
+import traceback
+from pathlib import Path
+
 
 class UniMedError(Exception):
     """Base of every error that a user can cause or cure.
@@ -36,6 +41,10 @@ class CheckpointError(UniMedError):
     """A checkpoint folder that is incomplete, inconsistent or too large for the machine."""
 
 
+class MemoryShortageError(CheckpointError):
+    """A checkpoint that there is no room for now."""
+
+
 class RecordError(UniMedError):
     """A line of a records file, or a file that it names, that cannot be used. ``what`` starts with FILE:LINE."""
 
@@ -54,3 +63,10 @@ class StorageError(FeedbackError):
 
 class AccessError(FeedbackError):
     """Something that this person may not see or do. It does not tell whether the thing exists."""
+
+
+def brief(error: BaseException) -> str:
+    """The kind of an error and the lines where it arose, innermost first: what may stand in a log. Its own words may be
+    those of a visitor, a rater or a patient's file."""
+    frames = reversed(traceback.extract_tb(error.__traceback__)[-5:])
+    return f"{type(error).__name__} ({' < '.join(f'{Path(f.filename).name}:{f.lineno}' for f in frames)})"

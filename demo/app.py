@@ -151,7 +151,7 @@ def restore(
         updates = []
         for page in pages:
             updates += page.as_it_stands(visit.jobs.get(page.name), say)
-        found = [choice.now(choice.first(visit)) for choice in choices]
+        found = [choice.at_first(visit, say) for choice in choices]
         return (visit.token, sentence, *viewer.shown(request), *served.shown(request), *found, *updates)
 
     def follow(request: gr.Request):

@@ -93,7 +93,7 @@ class Feedback:
             about = part.reply.provenance
             who = f"{about.model}, seed {about.seed}, {about.settings}"
             if part.version.lineage:
-                who += f" ({say('d lineage')} {learned(part, say)})"
+                who += f" ({learned(part.version.lineage, say)})"
             lines.append(f"<p>{html.escape(say('reveal', label=part.label, who=who))}</p>")
         return "".join(lines)
 

@@ -16,7 +16,7 @@ from core.inference.once import image_sampling
 from core.inference.provenance import Provenance
 from core.inference.service import Service
 from core.inference.session import Session, Turn
-from core.inference.versions import Offer, Version
+from core.inference.versions import Loaded, Offer
 from core.sequence import Image, Sequence, Text
 from core.tasks import TASKS, Task, get_task
 from core.tasks.regions import Region
@@ -76,13 +76,14 @@ class Handlers:
 
     # Requests: checked, then queued
 
-    def chat(self, tab: str, box: dict, answer: str, controls: Controls, task: str = "") -> Job:
+    def chat(self, tab: str, box: dict, answer: str, controls: Controls, task: str = "", version: str = "") -> Job:
         """Sends a message with its images.
 
         Args:
             box: ``text`` and ``files`` of the message box, whose files were attached before.
             answer: key of ``ANSWERS``.
             task: name of the task that the message is about, or empty for a free one.
+            version: which one a new conversation is held with; one that has begun keeps its own.
 
         Raises:
             UniMedError: nothing was said, too much, or the queue is full; the conversation is as it was.
@@ -99,15 +100,15 @@ class Handlers:
             if named and set(named.outputs) == set(outputs):
                 outputs = named.outputs  # in the task's own order
             if visit.messages:
-                version, session = visit.version, visit.session
+                chosen, session = Loaded(visit.version, visit.version.generator), visit.session
             else:
-                version, session = self.offer.get(visit.choice), Session()
+                chosen, session = self.offer.get(version), Session()
             turn = self._turn(
-                version, session, [*(image for _, image in images), Text(text)], outputs, controls,
-                image=image_sampling(version.generator.config, named) if named else None,
+                chosen, session, [*(image for _, image in images), Text(text)], outputs, controls,
+                image=image_sampling(chosen.generator.config, named) if named else None,
                 reads_directly="image" not in outputs,
             )  # fmt: skip
-            part = self._part("", visit, version, turn, task or "chat", text)
+            part = self._part("", visit, chosen, turn, task or "chat", text)
             job = Job(
                 WORKBENCH,
                 [part],
@@ -118,7 +119,7 @@ class Handlers:
                 finish=lambda job: self._conclude(visit, job),
             )
             self._begin(visit, job)
-            visit.version, visit.session = version, session
+            visit.choice, visit.version, visit.session = version, chosen.version, session
             visit.attached, visit.read = dict(images), {}
         return job
 
@@ -184,7 +185,7 @@ class Handlers:
         visit, task = self.visits.of(tab), get_task(name)
         images = [self._scan_image(visit)] if task.images else []
         pair = [self.offer.get(side.version) for side in sides]
-        decided = [self._decided(version, task, side.controls) for version, side in zip(pair, sides, strict=True)]
+        decided = [self._decided(chosen, task, side.controls) for chosen, side in zip(pair, sides, strict=True)]
         seeds = [side.controls.drawn_seed() for side in sides]
         if decided[0] != decided[1] and {side.controls.seed for side in sides} <= {None, RANDOM_SEED}:
             seeds[1] = seeds[0]  # so that nothing but the version or the setting differs
@@ -200,11 +201,11 @@ class Handlers:
         return self._begin(visit, Job(COMPARE, parts))
 
     @staticmethod
-    def _decided(version: Version, task: Task, controls: Controls) -> tuple:
+    def _decided(chosen: Loaded, task: Task, controls: Controls) -> tuple:
         """What shapes an output of the task, but for the seed."""
-        config = version.generator.config
+        config = chosen.generator.config
         image = controls.image(image_sampling(config, task)) if "image" in task.outputs else None
-        return version.name, image, controls.text(config.text) if "text" in task.outputs else None
+        return chosen.version.name, image, controls.text(config.text) if "text" in task.outputs else None
 
     @staticmethod
     def _scan_image(visit: Visit) -> Image:
@@ -216,26 +217,24 @@ class Handlers:
         return scan.image
 
     def _task_part(
-        self, label: str, visit: Visit, version: Version, task: Task, images: list[Image], prompt: str,
-        controls: Controls,
-    ) -> Part:  # fmt: skip
-        turn = self._task_turn(version, task, images, prompt, controls)
-        return self._part(label, visit, version, turn, task.name, prompt)
+        self, label: str, visit: Visit, chosen: Loaded, task: Task, images: list[Image], prompt: str, controls: Controls
+    ) -> Part:
+        turn = self._task_turn(chosen, task, images, prompt, controls)
+        return self._part(label, visit, chosen, turn, task.name, prompt)
 
-    def _task_turn(self, version: Version, task: Task, images: list[Image], prompt: str, controls: Controls) -> Turn:
-        generator = version.generator
+    def _task_turn(self, chosen: Loaded, task: Task, images: list[Image], prompt: str, controls: Controls) -> Turn:
         inputs = task.build(images, checked_prompt(prompt))
         return self._turn(
-            version, generator.session(), inputs, task.outputs, controls,
-            image=image_sampling(generator.config, task), reads_directly=task.reads_directly,
+            chosen, chosen.generator.session(), inputs, task.outputs, controls,
+            image=image_sampling(chosen.generator.config, task), reads_directly=task.reads_directly,
         )  # fmt: skip
 
     @staticmethod
     def _turn(
-        version: Version, session: Session, inputs: Sequence, outputs: tuple[str, ...], controls: Controls, *,
+        chosen: Loaded, session: Session, inputs: Sequence, outputs: tuple[str, ...], controls: Controls, *,
         reads_directly: bool, image: ImageSampling | None = None,
     ) -> Turn:  # fmt: skip
-        config = version.generator.config
+        config = chosen.generator.config
         sampling = controls.image(image or config.image)
         return Turn(
             session, inputs, outputs, seed=controls.drawn_seed(), image=sampling, text=controls.text(config.text),
@@ -244,9 +243,9 @@ class Handlers:
         )  # fmt: skip
 
     @staticmethod
-    def _part(label: str, visit: Visit, version: Version, turn: Turn, task: str, prompt: str) -> Part:
-        about = Provenance.of(version.generator.checkpoint, task, turn)
-        return Part(label, version, turn, Reply(about, visit.folder, blind=label in ("A", "B")), prompt)
+    def _part(label: str, visit: Visit, chosen: Loaded, turn: Turn, task: str, prompt: str) -> Part:
+        about = Provenance.of(chosen.generator.checkpoint, task, turn)
+        return Part(label, *chosen, turn, Reply(about, visit.folder, blind=label in ("A", "B")), prompt)
 
     def _begin(self, visit: Visit, job: Job) -> Job:
         """Queues every part of a job, or none."""
@@ -255,7 +254,8 @@ class Handlers:
                 raise PromptError("Your last request here is still under way", remedy="Wait for it, or stop it")
             try:
                 for part in job.parts:
-                    part.request = self.service.submit(visit.token, part.version.generator, part.turn)
+                    part.request = self.service.submit(visit.token, part.generator, part.turn)
+                    part.generator = None
             except Exception:
                 for part in job.parts:
                     if part.request is not None:
@@ -327,13 +327,14 @@ class Handlers:
             UniMedError: a bad file, prompt or seed, or no room in the queue.
         """
         read = [self.visits.uploads.picture(path) for path in images]
-        version = self.offer.get()
-        turn = self._task_turn(version, task, read, prompt, Controls(seed=seed))
+        chosen = self.offer.get()
+        turn = self._task_turn(chosen, task, read, prompt, Controls(seed=seed))
         turn.preview_every = 0
-        about = Provenance.of(version.generator.checkpoint, task.name, turn)
+        about = Provenance.of(chosen.generator.checkpoint, task.name, turn)
         reply, started = Reply(about, self.visits.answers), time.monotonic()
         told, seen = started, ""
-        request = self.service.submit(client, version.generator, turn)
+        request = self.service.submit(client, chosen.generator, turn)
+        del chosen  # the request holds the model until it has ended
         try:
             yield reply, None
             for event in request:

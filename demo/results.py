@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image as PILImage
 
 from core.evaluation.metrics import psnr, ssim
+from core.lineage import Lineage
 from core.sequence import Image
 from core.tasks.regions import mask_area
 from demo.render import Picture, Reply, escaped, figure, file_url, input_alt, save_input, tag
@@ -156,7 +157,7 @@ def details(part: Part, seconds: float, say: Words) -> str:
     rows = [
         (say("d model"), about.model),
         (say("d weights"), part.version.fingerprint),
-        *([(say("d lineage"), learned(part, say))] if part.version.lineage else []),
+        *([(say("d lineage"), learned(part.version.lineage, say))] if part.version.lineage else []),
         (say("d task"), about.task),
         (say("d seed"), about.seed),
         (say("d settings"), about.settings),
@@ -172,12 +173,11 @@ def details(part: Part, seconds: float, say: Words) -> str:
     )
 
 
-def learned(part: Part, say: Words) -> str:
-    """What the learned version behind an output was made of."""
-    about = part.version.lineage.brief()
+def learned(lineage: Lineage, say: Words) -> str:
+    """What a learned version was made of."""
+    about = lineage.brief()
     date = about["created_at"][:16].replace("T", " ")
-    sentence = say("lineage", **about, date=f"{date} UTC")
-    return f"{sentence} · {about['recipe']}" if about["recipe"] else sentence
+    return say("lineage one" if lineage.judgements == 1 else "lineage", **about, date=f"{date} UTC")
 
 
 def viewer(scan: Scan | None, say: Words) -> str:

@@ -14,6 +14,7 @@ from threading import Condition, Lock, RLock, Thread
 from core.config import ImageSampling, TextSampling
 from core.data.stack import Stack
 from core.errors import ImageError, SettingsError
+from core.inference.generator import Generator
 from core.inference.service import Request
 from core.inference.session import Session, Turn
 from core.inference.versions import Version
@@ -96,6 +97,8 @@ class Part:
 
     label: str
     version: Version
+    generator: Generator | None = field(repr=False)
+    """Its model, until the request is queued, which then holds it: a page may keep a part for long."""
     turn: Turn
     reply: Reply
     prompt: str = ""

@@ -183,7 +183,7 @@ def done(what: str) -> None:
 
 def say_done() -> None:
     for what in st.session_state.pop("done", []):
-        st.success(what.replace("$", "\\$"))
+        st.success(re.sub(r"(?<!\\)\$", r"\\$", what))  # unless it is plain already
 
 
 def problem(error: UniMedError) -> None:

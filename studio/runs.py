@@ -1,7 +1,8 @@
 """Runs of ``core learn``: started from the studio, each in a process of its own that goes on when the studio ends.
 
 A run's folder is that of the version it makes. Beside what ``core learn`` writes there, it holds ``run.json`` (what was
-asked for, to ask for the same again) and ``log.txt`` (what the process said). Nothing here loads torch.
+asked for, to ask for the same again, and which process does it) and, until it is done, ``log.txt`` (what the process
+said). Nothing here loads torch.
 """
 
 from __future__ import annotations
@@ -10,31 +11,32 @@ import json
 import os
 import re
 import shutil
-import signal
 import subprocess
 import sys
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime
 from pathlib import Path
 
 import psutil
 
-from core.config import ROOT, ModelConfig, default_model
-from core.errors import CheckpointError, FeedbackError, UniMedError
+from core.config import LEARN_RECIPES as RECIPES
+from core.config import ROOT, default_model, records_file
+from core.errors import FeedbackError
 from core.feedback.people import Person
-from core.lineage import Lineage, is_learned
-from core.model.fingerprint import fingerprint
+from core.lineage import is_learned
+from studio.processes import find, known_by
 
 COMMAND = (sys.executable, "-m", "core", "learn")
-RECIPES = ROOT / "core" / "training" / "recipes" / "learn"
 RUN, LOG, PROGRESS, METRICS = "run.json", "log.txt", "progress.json", "metrics.jsonl"
 NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 ENDED = ("done", "failed", "stopped")
 CUT_OFF = "cut off"
 """The process is gone, and has not said why."""
+STARTED = "--- started "
+"""Begins what one process says in the log; an earlier one's last words are not its own."""
 POINTS = 400
 """At most so many steps are drawn."""
 _starting = threading.Lock()
@@ -49,7 +51,7 @@ class Order:
         snapshot: SHA-256 of what it learns from.
         base: name of the version that it starts from; None is the base checkpoint.
         recipe: name of a file in ``RECIPES``.
-        compare: on how many held-out requests people then compare it with its base.
+        compare: on how many requests that nothing was learned from people then compare it with its base.
     """
 
     name: str
@@ -90,19 +92,30 @@ class Runs:
 
     def all(self) -> list[Run]:
         """The newest first; those that ended well are versions now, and not among them."""
+        found = []
+        for folder in sorted(self._folders(), key=lambda one: (_changed(one), one.name), reverse=True):
+            run = self.get(folder.name)
+            if run.state != "done":
+                found.append(run)
+            else:
+                with suppress(OSError):
+                    (folder / LOG).unlink(missing_ok=True)
+        return found
+
+    def _folders(self) -> list[Path]:
+        """Those of runs, also of one that was cut off before it had written anything."""
         try:
-            folders = [one for one in self._folder.iterdir() if any((one / of).is_file() for of in (RUN, PROGRESS))]
+            folders = [one for one in self._folder.iterdir() if one.is_dir() and not one.name.startswith(".")]
         except FileNotFoundError:
             return []
-        newest = sorted(folders, key=lambda one: (one.stat().st_ctime, one.name), reverse=True)
-        return [run for one in newest if (run := self.get(one.name)).state != "done"]
+        return [one for one in folders if (one / PROGRESS).is_file() or (one / RUN).is_file() or not is_learned(one)]
 
     def get(self, name: str) -> Run:
         """How a run stands now."""
         folder = self._folder / name
         asked, said = _json(folder / RUN), _json(folder / PROGRESS)
         phase, message = str(said.get("phase", "starting")), str(said.get("message") or "")
-        if _lives(said or asked):
+        if find(said or asked):
             state = "running"
         elif phase in ENDED:
             state = phase
@@ -113,6 +126,10 @@ class Runs:
         began = _moment(asked.get("at"))
         seconds = max(0.0, (at - began).total_seconds()) if at and began else None
         return Run(name, state, phase, _int(said.get("done")), _int(said.get("of")), message, seconds, self.order(name))
+
+    def folder(self, name: str) -> Path:
+        """That of a run, and of the version that it makes."""
+        return self._folder / name
 
     def names(self) -> set[str]:
         """Names that are taken by what lies in the folder."""
@@ -170,14 +187,15 @@ class Runs:
             FeedbackError: it belongs to somebody else on this machine.
         """
         by.need("maintainer")
-        run = _json(self._folder / name / PROGRESS) or _json(self._folder / name / RUN)
-        if _lives(run):
-            try:
-                os.kill(run["pid"], signal.SIGTERM)
-            except ProcessLookupError:
-                pass
-            except PermissionError as error:
-                raise FeedbackError("Another user of this machine has started that run", value=name) from error
+        folder = self._folder / name
+        process = find(_json(folder / PROGRESS) or _json(folder / RUN))
+        try:
+            if process is not None:
+                process.terminate()
+        except psutil.NoSuchProcess:
+            pass
+        except psutil.AccessDenied as error:
+            raise FeedbackError("Another user of this machine has started that run", value=name) from error
 
     def remove(self, by: Person, name: str) -> None:
         """Throws away what a run has left behind that has made no version.
@@ -191,7 +209,10 @@ class Runs:
             if self.get(name).state == "running" or is_learned(self._folder / name):
                 raise FeedbackError("Only a run that has ended without a version can be thrown away", value=name)
             with _writing():
-                shutil.rmtree(self._folder / name)
+                gone = self._folder / f".{name}.gone"
+                shutil.rmtree(gone, ignore_errors=True)  # of a time when it was cut off
+                (self._folder / name).rename(gone)
+                shutil.rmtree(gone)
 
     def rewards(self, name: str) -> list[dict]:
         """What the run has measured so far, a row for each step: of long runs every n-th."""
@@ -218,46 +239,22 @@ class Runs:
             "--recipe", str(RECIPES / order.recipe), "--by", by.login, "--name", order.name,
             "--compare", str(order.compare),
         ]  # fmt: skip
+        if (records := records_file()) is not None:
+            command += ["--records", str(records.expanduser().resolve())]
         paths = os.pathsep.join(filter(None, (str(ROOT), os.environ.get("PYTHONPATH"))))
-        with _writing(), (folder / LOG).open("wb") as log:
+        now = datetime.now(UTC).isoformat()
+        asked = asdict(order) | {"at": now}
+        with _writing():
+            _write(folder / RUN, asked)  # first: what is started is never without it
             (folder / PROGRESS).unlink(missing_ok=True)
-            process = subprocess.Popen(
-                command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
-                env=os.environ | {"PYTHONPATH": paths, "UNIMED_DATA": str(self._folder.parent.resolve())},
-            )  # fmt: skip
-            asked = asdict(order) | {"pid": process.pid, "at": datetime.now(UTC).isoformat()}
-            part = folder / f"{RUN}.part"
-            part.write_text(json.dumps(asked, indent=1) + "\n", encoding="utf-8")
-            part.replace(folder / RUN)
+            with (folder / LOG).open("a", encoding="utf-8") as log:
+                print(f"{STARTED}{now}", file=log, flush=True)
+                process = subprocess.Popen(
+                    command, stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT, start_new_session=True,
+                    env=os.environ | {"PYTHONPATH": paths, "UNIMED_DATA": str(self._folder.parent.resolve())},
+                )  # fmt: skip
+            _write(folder / RUN, asked | known_by(process.pid))
         threading.Thread(target=process.wait, daemon=True).start()  # or it would stay as a zombie
-
-
-@dataclass(frozen=True)
-class Base:
-    """The checkpoint that is served where no version is promoted.
-
-    Attributes:
-        fingerprint: of its weights without an adapter; None where they are not on this machine yet.
-    """
-
-    name: str
-    fingerprint: str | None
-
-
-def base() -> Base:
-    """What ``default_model`` names, as loading would name it."""
-    source = default_model()
-    folder = Path(source).expanduser()
-    try:
-        if is_learned(folder):
-            lineage = Lineage.read(folder)
-            return Base(lineage.name, lineage.base_fingerprint)
-        if folder.is_dir():
-            return Base(ModelConfig.from_folder(folder).version or folder.resolve().name, fingerprint(folder))
-        folder = _downloaded(source)
-        return Base(ModelConfig.from_folder(folder).version or f"{source}@{folder.name[:8]}", fingerprint(folder))
-    except (UniMedError, OSError):
-        return Base(source, None)
 
 
 def recipes() -> dict[str, str]:
@@ -266,18 +263,13 @@ def recipes() -> dict[str, str]:
     return {name: str(_json(RECIPES / name).get("about") or "") for name in names}
 
 
-def _downloaded(source: str) -> Path:
-    """
-    Raises:
-        CheckpointError: it is no hub id, or nobody has downloaded it.
-    """
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
-
-    try:
-        return Path(snapshot_download(source, local_files_only=True))
-    except (HFValidationError, LocalEntryNotFoundError) as error:
-        raise CheckpointError("The checkpoint is not on this machine", value=source) from error
+def recipe_like(recipe: dict) -> str:
+    """The file name of the recipe that a version was learned by; empty where none says the same."""
+    for name in recipes():
+        values = _json(RECIPES / name)
+        if values.get("about") and all(recipe.get(key) == value for key, value in values.items()):
+            return name
+    return ""
 
 
 def _here(source: str) -> str:
@@ -286,33 +278,39 @@ def _here(source: str) -> str:
     return str(folder.resolve()) if folder.is_dir() else source
 
 
-def _lives(said: dict) -> bool:
-    """Whether the process that has written a file is there, and not another one that got its number since."""
-    pid, at = said.get("pid"), _moment(said.get("at"))
-    if not isinstance(pid, int) or pid <= 0 or at is None:
-        return False
-    try:
-        process = psutil.Process(pid)
-        return process.status() != psutil.STATUS_ZOMBIE and process.create_time() <= at.timestamp() + 1
-    except psutil.Error:
-        return False
-
-
 def _complaint(log: Path) -> str:
-    """The sentence with which a command ends that cannot do what it should; empty where it has said none."""
-    lines = [line.strip() for line in _lines(log) if line.strip()]
-    if lines and lines[-1].startswith("error: "):
-        return lines[-1].removeprefix("error: ")
-    if any(line.startswith("Traceback ") for line in lines):
-        return f"The program broke down. Its last words: {lines[-1]}"
-    return ""
+    """The sentence with which the last process ended that could not do what it should; empty where it has said none.
+    Other words of a process are not shown: they may be those of a rater."""
+    found = ""
+    for line in _lines(log):
+        if line.startswith(STARTED):
+            found = ""
+        elif line.startswith("error: "):
+            found = line.removeprefix("error: ").strip()
+        elif line.startswith("Traceback ") and not found:
+            found = "The program broke down. Its folder has a log."
+    return found
+
+
+def _changed(folder: Path) -> float:
+    """When something in it has changed; 0 where somebody has just removed it."""
+    try:
+        return folder.stat().st_mtime
+    except OSError:
+        return 0.0
+
+
+def _write(path: Path, values: dict) -> None:
+    part = path.with_name(f"{path.name}.part")
+    part.write_text(json.dumps(values, indent=1) + "\n", encoding="utf-8")
+    part.replace(path)
 
 
 def _lines(path: Path) -> Iterator[str]:
     try:
         with path.open(encoding="utf-8", errors="replace") as file:
             yield from file
-    except FileNotFoundError:
+    except OSError:
         return
 
 

@@ -4,17 +4,16 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from core.config import data_folder, default_model, versions_folder
-from core.errors import SettingsError
+from core.config import COMPARE, LEARN_RECIPES, data_folder, default_model, versions_folder
+from core.errors import SettingsError, UniMedError, brief
 from core.lineage import checked_name, is_learned
 
 if TYPE_CHECKING:
     from core.feedback.studio import StudioStore
-
-RECIPES = Path(__file__).parent.parent / "training" / "recipes" / "learn"
 
 
 def parser(commands: argparse._SubParsersAction) -> None:
@@ -30,19 +29,33 @@ def parser(commands: argparse._SubParsersAction) -> None:
     learn.add_argument("--recipe", type=Path, help="JSON file (default: default.json in core/training/recipes/learn)")
     learn.add_argument("--name", help="of the new version (default: the base's and the snapshot's)")
     learn.add_argument(
-        "--compare", type=int, default=40, metavar="N", help="requests of the blinded comparison (default: 40)"
-    )
+        "--compare", type=int, default=COMPARE, metavar="N",
+        help=f"requests of the blinded comparison (default: {COMPARE})",
+    )  # fmt: skip
     learn.add_argument("--records", type=Path, help="evaluate every task of both versions on these records")
     learn.set_defaults(command=run)
 
 
-def run(options: argparse.Namespace) -> None:
+def run(options: argparse.Namespace) -> int:
+    """What nobody has foreseen is told by its kind and its lines alone: its words may be a rater's, and a studio that
+    has started the command keeps what it says in a file."""
+    try:
+        _run(options)
+    except (UniMedError, OSError):
+        raise
+    except Exception as error:
+        print(f"error: failed with {brief(error)}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _run(options: argparse.Namespace) -> None:
     from core.commands.store import studio_store
     from core.training.loop import Order, make_version
     from core.training.recipe import LearnRecipe, build_recipe, read_recipe
     from core.training.sources import from_folder, from_store
 
-    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe or RECIPES / "default.json", options.overrides))
+    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe or LEARN_RECIPES / "default.json", options.overrides))
     versions = versions_folder(data_folder())
     with studio_store() as store:
         by = store.people.named(options.by)

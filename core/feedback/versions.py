@@ -6,6 +6,7 @@ transaction each, with a reason, and stand in the log.
 
 from __future__ import annotations
 
+import sys
 from collections import Counter
 from collections.abc import Collection
 from dataclasses import asdict, dataclass, fields
@@ -64,7 +65,7 @@ class Basis:
 
 class Versions:
     def __init__(self, database: Database) -> None:
-        self._database = database
+        self._database, self._told = database, set()
 
     def register(self, by: Person, lineage: Lineage, fingerprint: str) -> str:
         """Writes down that a version was learned from a snapshot, as a candidate. Returns its id; the same again
@@ -115,11 +116,19 @@ class Versions:
             return session.scalar(select(ModelVersion.id).where(ModelVersion.name == name)) is not None
 
     def all(self) -> list[VersionInfo]:
-        """The newest first."""
+        """The newest first. A row that is damaged is left out, which stderr tells once."""
         with self._database.reading() as session:
             tainted = descent.tainted(session)
             query = select(Training, ModelVersion).join(ModelVersion, Training.version_id == ModelVersion.id)
-            found = [_info(version, training, tainted) for training, version in session.execute(query)]
+            found = []
+            for training, version in session.execute(query):
+                try:
+                    found.append(_info(version, training, tainted))
+                except (FeedbackError, KeyError, TypeError, ValueError) as error:
+                    if version.name not in self._told:
+                        what = f"What the registry holds of version {version.name} is damaged ({type(error).__name__})"
+                        print(what, file=sys.stderr, flush=True)
+                    self._told.add(version.name)
         return sorted(found, key=lambda one: (one.created_at, one.name), reverse=True)
 
     def served(self) -> str | None:

@@ -2,17 +2,21 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from threading import Lock
-from typing import TYPE_CHECKING
+from threading import Lock, Thread
+from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
-from core.errors import CheckpointError, PromptError, SettingsError, UniMedError
+import torch
+
+from core.errors import CheckpointError, MemoryShortageError, PromptError, SettingsError, UniMedError
 from core.inference.generator import Generator
 from core.inference.zerogpu import ZeroGenerator, is_here, prepare
 from core.lineage import Lineage
@@ -26,8 +30,11 @@ ASK_SECONDS = 2.0
 """Between two looks into the registry."""
 RETRY_SECONDS = 60.0
 """So long a version that could not be loaded is not offered."""
+START_TRIES = 5
+"""Looks into the registry on ZeroGPU, where there is none after the start."""
+SHORTAGES = (MemoryShortageError, torch.OutOfMemoryError, MemoryError)
 MOST_LEARNED = 2
-"""Learned versions that stay in memory: enough for a comparison of two."""
+"""Learned versions that stay in memory beside the one in service: enough for a comparison of two."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -60,12 +67,30 @@ class Version:
         return text.split("---\n", 2)[-1] if text.startswith("---\n") else text
 
 
+class Loaded(NamedTuple):
+    """A version with its model, which stays in memory for as long as somebody holds this."""
+
+    version: Version
+    generator: Generator
+
+
+@dataclass(frozen=True)
+class _Known:
+    """What the registry told last. It is replaced as a whole, so that nobody sees one half of a change."""
+
+    learned: tuple[Version, ...] = ()
+    promoted: Version | None = None
+
+
 class Offer:
     """Which versions there are now, and which one is the default.
 
     A learned version is offered as a candidate and while it is promoted, where the base that it was learned on was
-    named at the start. It is loaded when it is first used. On a Space with ZeroGPU learned versions are loaded at the
-    start, and what is registered or promoted later waits for the next one.
+    named at the start. A candidate is loaded when it is first used, and not offered where it is tainted: it rests on
+    judgements that were withdrawn. A promoted version is loaded beside the requests, and what was in service before
+    goes on until it is there; one that is tainted stays in service until a person decides, whom the studio warns. On a
+    Space with ZeroGPU learned versions are loaded at the start, and what is registered or promoted later waits for the
+    next one.
 
     Args:
         sources: checkpoints (folders or hub ids). They are loaded at once, are always offered, and the first is the
@@ -85,88 +110,141 @@ class Offer:
         self.named = self._load_named(sources)
         self.base = next(iter(self.named.values()))
         self._registry, self._folder = registry, folder
+        self._served = self._base = Loaded(self.base, self.base.generator)
+        self._known = _Known()
         self._shelf = _Shelf(MOST_LEARNED)
-        self._learned: list[Version] = []
-        self._promoted = ""
-        self._asking, self._asked = Lock(), -ASK_SECONDS
+        self._asking, self._due = Lock(), 0.0
+        self._loader, self._again = Thread(), 0.0
         self._failed: dict[str, float] = {}
         self._told: set[str] = set()
-        if self._zero:
-            self._load_once()
+        if registry is not None:
+            self._start()
 
     # What there is
 
     def versions(self) -> dict[str, Version]:
         """What is offered now, by name: the named checkpoints, then the learned versions, the newest first."""
         self._ask()
-        return {**self.named, **{version.name: version for version in self._learned if not self._is_broken(version)}}
+        return self.named | {version.name: version for version in self._known.learned if not self._is_broken(version)}
 
     @property
     def default(self) -> Version:
-        """The version that answers where nobody has chosen one. It may have to be loaded yet: see ``get``."""
-        return self.versions().get(self._promoted, self.base)
+        """The version that answers where nobody has chosen one. It is in memory."""
+        return self._in_service().version
 
     @property
     def newest(self) -> Version | None:
         """The candidate that was made last."""
-        found = self.versions()
-        learned = [version for name, version in found.items() if name not in self.named and name != self._promoted]
-        return learned[0] if learned else None
+        self._ask()
+        known = self._known
+        return next((one for one in known.learned if one is not known.promoted and not self._is_broken(one)), None)
 
-    def get(self, name: str = "") -> Version:
-        """A version that is in memory: the one with this name, or else the default. Where the promoted one cannot be
-        loaded, the first checkpoint goes on being the default.
+    def get(self, name: str = "") -> Loaded:
+        """The version with this name, or else the default, with its model.
 
         Raises:
             PromptError: no version of this name is offered.
             CheckpointError: it cannot be loaded.
         """
         if not name:
-            return self._default_that_runs()
+            return self._in_service()
         found = self.versions()
         if name not in found:
-            raise PromptError("There is no such model version", value=name, remedy=f"Use one of {list(found)}")
-        _ = found[name].generator
-        return found[name]
+            remedy = f"Choose one of these: {', '.join(found)}"
+            raise PromptError("There is no such model version", value=name, remedy=remedy)
+        return Loaded(found[name], found[name].generator)
 
-    def _default_that_runs(self) -> Version:
-        chosen = self.default
-        try:
-            _ = chosen.generator
-        except CheckpointError:
-            return self.base
-        return chosen
+    def _in_service(self) -> Loaded:
+        self._ask()
+        return self._served
 
     # The registry
+
+    def _start(self) -> None:
+        """Loads what is promoted before anything is served, and on ZeroGPU as many candidates as stay in memory."""
+        for _ in range(START_TRIES if self._zero else 1):
+            if self._look():
+                break
+            time.sleep(ASK_SECONDS)
+        known = self._known
+        candidates = [version for version in known.learned if version is not known.promoted] if self._zero else []
+        first = [*([known.promoted] if known.promoted else []), *candidates][:MOST_LEARNED]
+        for version in first:
+            with suppress(CheckpointError):
+                _ = version.generator
+            self._follow(may_load=False)
+        if self._zero:
+            self._known = replace(known, learned=tuple(v for v in first if self._shelf.find(v.fingerprint)))
+        self._due = float("inf") if self._zero else time.monotonic() + ASK_SECONDS
 
     def _ask(self) -> None:
         """Looks into the registry when that is due. Who comes meanwhile goes on with what was known."""
         if self._registry is None or not self._asking.acquire(blocking=False):
             return
         try:
-            if time.monotonic() - self._asked >= ASK_SECONDS:
-                self._learn(self._registry.all())
-                self._told.discard("registry")
-        except UniMedError as error:
-            self._tell("registry", f"The registry of model versions cannot be read: {error}")
+            if time.monotonic() >= self._due:
+                self._due = time.monotonic() + ASK_SECONDS
+                self._look()
+                self._follow()
         finally:
-            self._asked = float("inf") if self._zero else time.monotonic()
             self._asking.release()
 
+    def _look(self) -> bool:
+        """Whether the registry could be read. Where it cannot, what was known stays."""
+        try:
+            self._learn(self._registry.all())
+        except (UniMedError, KeyError, TypeError, ValueError) as error:
+            reason = str(error) if isinstance(error, UniMedError) else type(error).__name__
+            self._tell("registry", f"The registry of model versions cannot be read: {reason}")
+            return False
+        self._told.discard("registry")
+        return True
+
     def _learn(self, found: list[VersionInfo]) -> None:
-        learned, promoted = [], ""
+        learned, promoted = [], None
         for info in found:
-            if info.state == "retired" or info.name in self.named:
-                promoted = info.name if info.state == "promoted" else promoted
+            serves = info.state == "promoted"
+            if info.state == "retired" or (info.tainted and not serves):
                 continue
             base = next((v for v in self.named.values() if v.fingerprint == info.lineage.base_fingerprint), None)
-            if base is not None:
-                learned.append(self._version(info, base))
-                promoted = info.name if info.state == "promoted" else promoted
-            elif info.state == "promoted":
+            version = self.named.get(info.name) or (base and self._version(info, base))
+            if version is None and serves:
                 what = f"Version {info.name} is promoted, but its base {info.lineage.base} was not named at the start"
                 self._tell(info.fingerprint, f"{what}; {self.base.name} serves")
-        self._learned, self._promoted = learned, promoted
+            if version is not None and info.name not in self.named:
+                learned.append(version)
+            promoted = version if serves else promoted
+        self._known = _Known(tuple(learned), promoted)
+
+    def _follow(self, *, may_load: bool = True) -> None:
+        """Puts what is promoted into service, where it is in memory; otherwise it is loaded beside the requests."""
+        promoted = self._known.promoted
+        if promoted is None:
+            self._served = self._base
+        elif promoted.name in self.named:
+            self._served = Loaded(promoted, promoted.generator)
+        elif promoted.fingerprint != self._served.version.fingerprint:
+            if (generator := self._shelf.find(promoted.fingerprint)) is not None:
+                self._served = Loaded(promoted, generator)
+            elif may_load and self._may_try(promoted):
+                self._loader = Thread(target=self._load, args=[promoted], name="versions", daemon=True)
+                self._loader.start()
+
+    def _may_try(self, promoted: Version) -> bool:
+        return not self._loader.is_alive() and not self._is_broken(promoted) and time.monotonic() >= self._again
+
+    def _load(self, promoted: Version) -> None:
+        """Where there is no room for it beside the version before it, that one goes and the base answers meanwhile."""
+        for _ in range(2):
+            try:
+                _ = promoted.generator
+                return
+            except MemoryShortageError:
+                self._served = self._base
+            except CheckpointError:  # which was told
+                return
+        self._again = time.monotonic() + RETRY_SECONDS
+        self._tell(promoted.fingerprint, f"Version {promoted.name} is promoted and waits for memory")
 
     def _version(self, info: VersionInfo, base: Version) -> Version:
         folder = self._folder / info.name
@@ -195,32 +273,25 @@ class Offer:
             named[name] = Version(name, checkpoint.fingerprint, folder, checkpoint.lineage, lambda _, g=generator: g)
         return named
 
-    def _load_once(self) -> None:
-        """On ZeroGPU: the promoted version and the newest candidates, as many as stay in memory."""
-        self._ask()
-        first = sorted(self._learned, key=lambda version: version.name != self._promoted)  # stable: the newest first
-        ready = []
-        for version in first[:MOST_LEARNED]:
-            try:
-                ready.append((version, version.generator))
-            except CheckpointError:
-                continue
-        self._learned = [version for version, _ in ready]
-
     def _generator(self, checkpoint: Checkpoint) -> Generator:
         return ZeroGenerator(checkpoint) if self._zero else Generator(checkpoint)
 
     def _take(self, version: Version, read: Callable[[], Generator]) -> Generator:
         try:
             generator = self._shelf.take(version.fingerprint, read)
+        except SHORTAGES:
+            what, remedy = "There is no memory for this model version now", "Use another one, or try again later"
+            problem = MemoryShortageError(what, value=version.name, remedy=remedy)
         except Exception as error:  # whatever it was, somebody else must answer
             self._failed[version.fingerprint] = time.monotonic()
             reason = str(error) if isinstance(error, UniMedError) else type(error).__name__
             self._tell(version.fingerprint, f"Version {version.name} cannot be loaded: {reason}")
             what = "This model version cannot be loaded now"
-            raise CheckpointError(what, value=version.name, remedy="Use another one") from None
-        self._told.discard(version.fingerprint)
-        return generator
+            problem = CheckpointError(what, value=version.name, remedy="Use another one")
+        else:
+            self._told.discard(version.fingerprint)
+            return generator
+        raise problem  # not from the failure, whose frames would keep what was loaded by then
 
     def _is_broken(self, version: Version) -> bool:
         return time.monotonic() - self._failed.get(version.fingerprint, -RETRY_SECONDS) < RETRY_SECONDS
@@ -233,7 +304,7 @@ class Offer:
 
 
 class _Shelf:
-    """Generators of learned versions: the last used ones, and those that a request runs on."""
+    """Generators of learned versions: the last used ones, and those that somebody holds, such as a request."""
 
     def __init__(self, most: int) -> None:
         self._most = most
@@ -242,25 +313,34 @@ class _Shelf:
         self._lock, self._loading = Lock(), Lock()
 
     def take(self, key: str, read: Callable[[], Generator]) -> Generator:
-        """The one under a key; read, one at a time, where nobody has it."""
-        if (found := self._find(key)) is None:
+        """The one under a key; read, one at a time, where nobody has it. Where memory is short, those that nobody holds
+        make room."""
+        if (found := self.find(key)) is None:
             with self._loading:
-                if (found := self._find(key)) is None:
-                    with self._lock:
-                        self._make_room(self._most - 1)
-                    found = read()
+                if (found := self.find(key)) is None:
+                    self._make_room(self._most - 1)
+                    try:
+                        found = read()
+                    except SHORTAGES:
+                        self._make_room(0)
+                    if found is None:
+                        gc.collect()
+                        torch.cuda.empty_cache()
+                        found = read()
                     with self._lock:
                         self._kept[key] = self._alive[key] = found
         return found
 
-    def _find(self, key: str) -> Generator | None:
+    def find(self, key: str) -> Generator | None:
+        """The one under a key, where it is in memory."""
         with self._lock:
             if (found := self._alive.get(key)) is not None:
                 self._kept[key] = found
                 self._kept.move_to_end(key)
-                self._make_room(self._most)
-            return found
+        self._make_room(self._most)
+        return found
 
     def _make_room(self, most: int) -> None:
-        while len(self._kept) > most:
-            self._kept.popitem(last=False)
+        with self._lock:
+            while len(self._kept) > most:
+                self._kept.popitem(last=False)

@@ -24,7 +24,7 @@ from torch import Tensor
 
 from core.config import ModelConfig, default_model
 from core.data.tokenizer import Tokenizer
-from core.errors import CheckpointError, SettingsError
+from core.errors import CheckpointError, MemoryShortageError, SettingsError
 from core.lineage import Lineage, is_learned
 from core.model.adapter import attach_adapter, merge_adapter
 from core.model.attention import backend
@@ -252,7 +252,7 @@ def need_memory(bytes_needed: int, device: torch.device) -> None:
     """Refuses a load that cannot fit, before the first tensor is read."""
     free = torch.cuda.mem_get_info(device)[0] if device.type == "cuda" else psutil.virtual_memory().available
     if bytes_needed > free:
-        raise CheckpointError(
+        raise MemoryShortageError(
             f"The weights need {bytes_needed / 2**30:.1f} GiB and {device} has {free / 2**30:.1f} GiB free",
             remedy="Close other programs, use a larger machine, or halve the need with UNIMED_DTYPE=bfloat16",
         )
@@ -275,7 +275,7 @@ def _read(path: Path, entries: list[Entry], device: torch.device, dtype: torch.d
     except SafetensorError as error:
         raise CheckpointError(f"{path.name} is damaged ({error})", remedy="Copy the file again") from error
     except torch.OutOfMemoryError as error:
-        raise CheckpointError(f"{device} ran out of memory", remedy="Close other programs on it") from error
+        raise MemoryShortageError(f"{device} ran out of memory", remedy="Close other programs on it") from error
 
 
 def _is_projection(entry: Entry) -> bool:

@@ -44,7 +44,7 @@ DRAWS = 4
 SURE = 2.0
 """Standard errors below zero at which a mean counts as below it."""
 Scores = list[tuple[Tensor | None, Tensor | None]]
-"""Of the good and the bad side of each example: log probability of a text, squared error of a picture's velocity."""
+"""Of the good and the bad side of each example: log probability of a text, squared error of a picture."""
 
 
 class Learner:
@@ -72,8 +72,8 @@ class Learner:
         self.steps = max(recipe.least_steps, math.ceil(recipe.epochs * len(self.train) / recipe.batch))
         self.log_every = max(1, min(recipe.log_every, self.steps // LOOKS))
         self.states, self.progress = RunStates(out), Progress(out)
-        self.binding = asdict(recipe) | {"snapshot": source.sha256, "parent": parent.fingerprint}
-        self.binding = json.loads(json.dumps(self.binding))
+        binding = asdict(recipe) | {"snapshot": source.sha256, "parent": parent.fingerprint}
+        self.binding = json.loads(json.dumps(binding))
         if saved := self.states.steps():
             self.states.check(saved[-1], self.binding)
         self.model.language_model.recompute_every = recipe.recompute_every
@@ -88,7 +88,7 @@ class Learner:
         begin_optimizer(self.model, self.optimizer)
         self.ema = {name: p.detach().clone() for name, p in self.trained.items()}
         self.maker = SideMaker(self.model, parent.tokenizer, source.picture, recipe)
-        self.z = {TEXT: torch.zeros((), device=self.model.device), IMAGE: torch.zeros((), device=self.model.device)}
+        self.z = {of: torch.zeros((), device=self.model.device) for of in (TEXT, IMAGE)}
         """What is neither good nor bad among single outputs: the mean reward of the last step that had any."""
         self._rewards: dict[str, list[float]] = defaultdict(list)
         self._of_reference: dict[tuple[int, int], Tensor] = {}
@@ -266,8 +266,11 @@ class Learner:
             if example.imitated:
                 self._best[example.of].append(float(gains[0].detach()))
             if example.kind == PAIR and bad is not None:
-                preference = self._preference(is_text, good, bad, good_ref, bad_ref)
-                losses.append(recipe.pair_weight * example.weight * preference)
+                if is_text:
+                    of = text_preference(good, bad, (good_ref, bad_ref), recipe.text_beta, recipe.smoothing)
+                else:
+                    of = flow_preference(good, bad, (good_ref, bad_ref), recipe.image_beta)
+                losses.append(recipe.pair_weight * example.weight * of)
             elif example.kind == UNPAIRED:
                 scale = recipe.text_beta if is_text else recipe.image_beta / 2
                 reward = scale * (gains[1] if good is None else gains[0])
@@ -279,11 +282,6 @@ class Learner:
                 by = 1.0 if recipe.length_normalised or not is_text else float(example.good.weights.sum())
                 losses.append(anchor * example.weight * -sign * good / by)
         return torch.stack(losses).sum()
-
-    def _preference(self, is_text: bool, good: Tensor, bad: Tensor, good_ref: Tensor, bad_ref: Tensor) -> Tensor:
-        if is_text:
-            return text_preference(good, bad, (good_ref, bad_ref), self.recipe.text_beta, self.recipe.smoothing)
-        return flow_preference(good, bad, (good_ref, bad_ref), self.recipe.image_beta)
 
     def _see(self, of: str, chosen: float | None, rejected: float | None) -> None:
         """Notes what both sides of an example gained on the reference."""

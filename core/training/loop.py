@@ -11,6 +11,7 @@ from pathlib import Path
 
 import torch
 
+from core.config import COMPARE
 from core.errors import SettingsError, UniMedError
 from core.evaluation.comparison import Comparison, answers, compare
 from core.evaluation.evaluate import evaluate
@@ -64,7 +65,7 @@ class Order:
     base: str
     recipe: LearnRecipe
     out: Path
-    compare: int = 40
+    compare: int = COMPARE
     records: Path | None = None
 
 

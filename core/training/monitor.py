@@ -8,6 +8,7 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import torch
 from PIL import Image as PILImage
 from torch.utils.tensorboard import SummaryWriter
@@ -80,7 +81,7 @@ class Progress:
 
     def tell(self, phase: str, done: int = 0, of: int = 0, message: str = "") -> None:
         values = {"phase": phase, "done": done, "of": of, "message": message, "pid": os.getpid()}
-        values["at"] = datetime.now(UTC).isoformat(timespec="seconds")
+        values |= {"born": psutil.Process().create_time(), "at": datetime.now(UTC).isoformat(timespec="seconds")}
         part = self.path.with_suffix(".part")
         part.write_text(json.dumps(values), encoding="utf-8")
         part.replace(self.path)

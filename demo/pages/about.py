@@ -5,7 +5,7 @@ from __future__ import annotations
 import gradio as gr
 
 from core.errors import UniMedError
-from demo import render
+from demo import render, results
 from demo.feedback import Feedback
 from demo.handlers import Handlers
 from demo.pages.common import QUIET, said
@@ -28,8 +28,9 @@ class ServedCard:
         say, version = said(request), self._handlers.offer.default
         if version.name in self._handlers.offer.named:
             return gr.Accordion(visible=False), ""
-        name = say("card in service", name=version.name)
-        return gr.Accordion(label=name, visible=True), version.card or say("no card")
+        name = say("version in service", name=version.name)
+        card = version.card or say("learned card", name=version.name, lineage=results.learned(version.lineage, say))
+        return gr.Accordion(label=name, visible=True), card
 
 
 def about_page(handlers: Handlers, feedback: Feedback) -> ServedCard:

@@ -15,7 +15,7 @@ from core.errors import UniMedError
 from demo import render, results
 from demo.feedback import Feedback
 from demo.handlers import Handlers
-from demo.strings import Words, label, words
+from demo.strings import ENGLISH, Words, label, words
 from demo.visit import RANDOM_SEED, Controls, Job, Visit
 
 QUIET = {"show_progress": "hidden", "api_visibility": "private"}
@@ -116,18 +116,26 @@ class VersionChoice:
         elem_id: str | None = None,
     ) -> None:  # fmt: skip
         self._handlers, self._always, self.first = handlers, always, first
-        self.field = gr.Dropdown(label=label("version"), elem_id=elem_id, **self._settings(IN_SERVICE))
-        self.field.focus(self.now, self.field, self.field, queue=False, **QUIET)
+        self.field = gr.Dropdown(label=label("version"), value=IN_SERVICE, elem_id=elem_id, **self._choices(ENGLISH))
+        self.field.focus(self._entered, self.field, self.field, queue=False, **QUIET)
 
-    def now(self, chosen: str) -> gr.Dropdown:
-        """An update with what there is now; a version that is offered no longer gives way to the one in service."""
-        return gr.Dropdown(**self._settings(chosen))
+    def at_first(self, visit: Visit, say: Words) -> gr.Dropdown:
+        """An update for a page that is loaded."""
+        chosen, found = self.first(visit), self._choices(say)
+        return gr.Dropdown(value=chosen if (chosen, chosen) in found["choices"] else IN_SERVICE, **found)
 
-    def _settings(self, chosen: str) -> dict:
-        names = list(self._handlers.offer.versions())
-        choices = [(label("version in service"), IN_SERVICE), *((name, name) for name in names)]
-        value = chosen if chosen in names else IN_SERVICE
-        return {"choices": choices, "value": value, "visible": self._always or len(names) > 1}
+    def _entered(self, chosen: str, request: gr.Request) -> gr.Dropdown:
+        """An update with what there is now. What the visitor chooses meanwhile stays; a version that is offered no
+        longer gives way to the one in service."""
+        found = self._choices(said(request))
+        gone = chosen not in (value for _, value in found["choices"])
+        return gr.Dropdown(**found, **({"value": IN_SERVICE} if gone else {}))
+
+    def _choices(self, say: Words) -> dict:
+        offer = self._handlers.offer
+        names = list(offer.versions())
+        choices = [(say("version in service", name=offer.default.name), IN_SERVICE), *((name, name) for name in names)]
+        return {"choices": choices, "visible": self._always or len(names) > 1}
 
 
 def enabled(button: gr.Button, on: bool) -> gr.Button:

@@ -28,6 +28,9 @@ from demo.pages.common import (
 from demo.strings import Words, label
 from demo.visit import Job, Visit
 
+SAMPLED = 0.7
+"""Temperature on both sides: at 0 two answers with different seeds would be the same."""
+
 
 def compare_page(handlers: Handlers, feedback: Feedback) -> Page:
     first = next(iter(TASKS.values()))
@@ -110,6 +113,6 @@ def side(handlers: Handlers, number: str) -> tuple[VersionChoice, Settings]:
         gr.HTML(value=label(f"side {number}"), elem_classes="side")
         first = opponent if number == "two" else lambda visit: IN_SERVICE
         version = VersionChoice(handlers, first, always=True, elem_id=f"side-{number}")
-        text = config.text if number == "one" else replace(config.text, temperature=max(0.7, config.text.temperature))
+        text = replace(config.text, temperature=max(SAMPLED, config.text.temperature))
         fields = seed_setting() | image_settings(config.image) | text_settings(text)
     return version, Settings(fields)

@@ -139,7 +139,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
         problems = "".join(map(render.problem, found.problems))
         return files(found.paths, box["files"]), problems + render.notes(found.images, say)
 
-    def begin(request: gr.Request, box: dict, answer: str, template: str, *values: object) -> tuple:
+    def begin(request: gr.Request, box: dict, answer: str, template: str, version: str, *values: object) -> tuple:
         say, tab = said(request), request.session_hash
         visit = visits.of(tab)
         visit.say = say
@@ -148,7 +148,8 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
             if found.problems:
                 told = "".join(map(render.problem, found.problems))
                 return gr.skip(), box, gr.skip(), gr.skip(), told, enabled(page.stop, False)
-        updates = page.begin(request, lambda: handlers.chat(tab, box, answer, settings.controls(values), template))
+        controls = settings.controls(values)
+        updates = page.begin(request, lambda: handlers.chat(tab, box, answer, controls, template, version))
         if isinstance(updates[0], list):
             return (updates[0], {"text": "", "files": []}, *updates[2:])
         return updates
@@ -191,7 +192,7 @@ def wire(handlers: Handlers, page: Page, widgets: tuple, settings: Settings) -> 
     chat.example_select(example, None, [box, notes], queue=False, **QUIET)
     template.input(choose, [template, box], [box, answer, *settings.components], queue=False, **QUIET)
     answer.change(matter, answer, [drawing, writing], queue=False, **QUIET)
-    inputs = [box, answer, template, *settings.components]
+    inputs = [box, answer, template, version, *settings.components]
     begun = box.submit(begin, inputs, page.components, concurrency_limit=None, **QUIET)
     begun.then(page.follow, None, page.components, concurrency_limit=None, **QUIET)
     page.wire_stop()

@@ -6,18 +6,25 @@ import re
 
 import streamlit as st
 
+from core.config import COMPARE
 from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.snapshots import SnapshotInfo
+from core.feedback.unseen import unseen
 from core.feedback.versions import PROMOTED, VersionInfo
+from core.lineage import is_learned
 from studio import context
-from studio.runs import Base, Order, Run, recipes
+from studio.base import Base
+from studio.runs import Order, Run, recipes
+from studio.views import rewards
 from studio.views.snapshots import counted
 
 EVERY_SECONDS = 2
-COMPARE = 40
-"""So many held-out requests two versions answer by default, for people to compare."""
-NAME, SUGGESTED = "new name", "suggested name"
+LOOK_SECONDS = 60
+"""For so long a count of requests is remembered."""
+LEAST = 10
+"""On fewer requests nobody can show that a version is better."""
+NAME, SUGGESTED, WATCHED = "new name", "suggested name", "watched"
 PHASES = {
     "starting": "Starting", "learning": "Learning", "evaluating": "Measuring",
     "comparing": "Making what people compare",
@@ -25,26 +32,23 @@ PHASES = {
 ENDS = {
     "failed": "It failed.",
     "stopped": "It was stopped. What it has learned so far is saved.",
-    "cut off": "It was cut off: its process is gone. It goes on from its last save.",
+    "cut off": "It was cut off: its process is gone.",
 }
-SERIES = {
-    "image_chosen": "images, chosen", "image_rejected": "images, rejected",
-    "text_chosen": "texts, chosen", "text_rejected": "texts, rejected",
-}  # fmt: skip
-TOLD = (
-    "How far the model has moved towards what people chose, and away from what they rejected, from where it began "
-    "(implicit rewards). While it learns, the lines of one kind should part, with the chosen one on top."
-)
+GO_ON = "Press Go on: it continues from its last save."
+SPOILED = "It learns from something that was withdrawn: stop it and throw it away."
 
 
-def show(person: Person, versions: list[VersionInfo], base: Base) -> None:
-    st.subheader("Learn")
+def show(person: Person, versions: list[VersionInfo], base: Base, names: dict[str, str]) -> None:
+    """``names``: of projects, by their ids."""
+    st.subheader("Learn", anchor="learn")
     snapshots = [one for one in context.store().snapshots.all(person) if not one.emptied]
     found = context.runs().all()
+    lost = spoiled(person, versions, found)
+    _say_learned({run.name for run in found if run.state == "running"})
     for run in found:
         with st.container(border=True):
             every = EVERY_SECONDS if run.state == "running" else None
-            st.fragment(_run, run_every=every)(run.name, run.state)
+            st.fragment(_run, run_every=every)(run.name, run.state, run.name in lost)
     if any(run.state == "running" for run in found):
         st.caption("One run at a time: the next one can be started once this one has ended.")
         return
@@ -53,22 +57,44 @@ def show(person: Person, versions: list[VersionInfo], base: Base) -> None:
         context.link("To the snapshots", "snapshots")
         return
     with st.container(border=True):
-        _form(person, snapshots, versions, base)
+        _form(person, snapshots, versions, base, names)
 
 
-def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionInfo], base: Base) -> None:
+def _watched() -> set[str]:
+    """Names of runs of which this page says when they are done, also where that is before it is drawn again."""
+    return st.session_state.setdefault(WATCHED, set())
+
+
+def _say_learned(running: set[str]) -> None:
+    _watched().update(running)
+    for name in sorted(_watched() - running):
+        if context.runs().get(name).state == "done":
+            _watched().discard(name)
+            st.success(f"{context.plain(name)} is learned, and a candidate now.")
+
+
+def spoiled(person: Person, versions: list[VersionInfo], runs: list[Run]) -> list[str]:
+    """Names of the runs whose snapshot, or whose learned base, rests on something that was withdrawn since."""
+    emptied = {one.sha256 for one in context.store().snapshots.all(person) if one.emptied}
+    tainted = {one.name for one in versions if one.tainted}
+    return [one.name for one in runs if one.order and (one.order.snapshot in emptied or one.order.base in tainted)]
+
+
+def _form(
+    person: Person, snapshots: list[SnapshotInfo], versions: list[VersionInfo], base: Base, names: dict[str, str]
+) -> None:  # fmt: skip
     asked = st.query_params
-    projects = {one.id: one.name for one in context.store().projects.of(person)}
     found = {one.sha256: one for one in snapshots}
     place = list(found).index(asked["snapshot"]) if asked.get("snapshot") in found else 0
-    chosen = st.selectbox("Snapshot", list(found), place, format_func=lambda one: _named(found[one], projects))
+    chosen = st.selectbox("Snapshot", list(found), place, format_func=lambda one: _named(found[one], names))
     st.caption(counted(found[chosen].counts))
     first, second = st.columns(2)
     able = bases(versions, base)
     place = list(able).index(asked["base"]) if asked.get("base") in able else 0
     start = first.selectbox("Start from", list(able), place, format_func=able.get)
     known = recipes()
-    place = list(known).index(asked["recipe"]) if asked.get("recipe") in known else 0
+    wanted = next((one for one in (asked.get("recipe"), base.recipe) if one in known), None)
+    place = list(known).index(wanted) if wanted else 0
     recipe = second.selectbox("Recipe", list(known), place, format_func=lambda one: one.removesuffix(".json"))
     if recipe is None:
         st.error("There is no recipe in core/training/recipes/learn. Nothing can be learned without one.")
@@ -76,22 +102,53 @@ def _form(person: Person, snapshots: list[SnapshotInfo], versions: list[VersionI
     if known[recipe]:
         second.caption(known[recipe])
     taken = {base.name, *(one.name for one in versions), *context.runs().names()}
-    default = _free(f"{start or base.name}-{chosen[:6]}", taken)
+    default = _free(f"{(start or base.name)[:73]}-{chosen[:6]}", taken)
     first, second = st.columns(2)
     said = st.session_state
     if NAME not in said or said.get(SUGGESTED) != default:  # of another snapshot, or another base
         said[NAME] = said[SUGGESTED] = default
     name = first.text_input("Name of the new version", max_chars=80, key=NAME)
-    told = "On so many requests that nothing was learned from, both answer, and people say blindly which is better."
-    compare = second.number_input("Held-out requests to compare", 1, 1000, COMPARE, help=told)
+    told = "Both versions answer so many requests that nothing was learned from. People say blindly which is better."
+    count = int(asked["compare"]) if asked.get("compare", "").isdecimal() else COMPARE
+    compare = second.number_input("Requests to compare", LEAST, 1000, min(max(count, LEAST), 1000), help=told)
+    _room(person, chosen, int(compare))
     if st.button("Learn from it", type="primary"):
         try:
             order = Order(name.strip(), chosen, start or None, recipe, int(compare))
             context.runs().start(person, order, taken)
+            _watched().add(order.name)
             st.query_params.clear()
-            context.done(f"{order.name} is learning. It goes on when this page or the studio is closed.")
+            told = "is learning. It goes on when this page or the studio is closed."
+            context.done(f"{context.plain(order.name)} {told}")
         except UniMedError as error:
             context.problem(error)
+
+
+def _room(person: Person, sha256: str, wanted: int) -> None:
+    """Says where there are fewer requests to compare than are wanted, and how to make more."""
+    try:
+        there, tasks = _unseen(sha256, wanted)
+    except UniMedError as error:
+        context.problem(error)
+        return
+    if there >= wanted:
+        return
+    told = f"Only {there:,} requests are there" if there else "There are no requests"
+    told += " that nothing was learned from and that are about the same tasks."
+    if there < LEAST:
+        told += " That is too few to show that a new version is better, and without that it cannot be promoted."
+    st.warning(f"{told} Make more, from files of patients that nobody has judged yet, before it learns:")
+    task = " or ".join(tasks) or "TASK"
+    command = f"python -m core feedback run FILE... --task {task} --by {person.login}"
+    st.code(command, language=None, wrap_lines=True)
+
+
+@st.cache_data(ttl=LOOK_SECONDS, show_spinner=False)
+def _unseen(sha256: str, most: int) -> tuple[int, list[str]]:
+    """How many requests there are to compare on, up to a number, and the tasks that a snapshot is about."""
+    store = context.store()
+    signals = store.snapshots.read(sha256)
+    return len(unseen(store.database, signals, most)), sorted({one["task"] for one in signals})
 
 
 def bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:
@@ -106,16 +163,18 @@ def bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:
 
 
 def _free(wanted: str, taken: set[str]) -> str:
-    name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-.")
-    return next(one for n in range(1, len(taken) + 2) if (one := name if n == 1 else f"{name}-{n}") not in taken)
+    """A name of up to 80 characters that nothing has yet."""
+    name = re.sub(r"[^A-Za-z0-9._-]+", "-", wanted).strip("-._")
+    ends = ("" if n == 1 else f"-{n}" for n in range(1, len(taken) + 2))
+    return next(one for end in ends if (one := name[: 80 - len(end)] + end) not in taken)
 
 
-def _named(snapshot: SnapshotInfo, projects: dict[str, str]) -> str:
-    names = ", ".join(projects.get(one, "a project that is gone") for one in snapshot.rules.projects)
-    return f"{names}, {snapshot.created_at:%Y-%m-%d %H:%M} ({snapshot.sha256[:8]})"
+def _named(snapshot: SnapshotInfo, names: dict[str, str]) -> str:
+    projects = ", ".join(names.get(one, "a project that is gone") for one in snapshot.rules.projects)
+    return f"{projects}, {snapshot.created_at:%Y-%m-%d %H:%M} ({snapshot.sha256[:8]})"
 
 
-def _run(name: str, state: str) -> None:
+def _run(name: str, state: str, is_spoiled: bool) -> None:
     """One run as it is now; the whole page comes anew once it has ended.
 
     Args:
@@ -124,18 +183,19 @@ def _run(name: str, state: str) -> None:
     person, runs = context.person(), context.runs()
     run = runs.get(name)
     if person is None or person.role != "maintainer" or run.state != state:
-        if run.state == "done":
-            context.done(f"{name} is learned, and a candidate now.")
         st.rerun()
     context.heading(name)
+    if is_spoiled:
+        st.error(SPOILED)
+    goes_on = run.order is not None and not is_spoiled
     if run.state == "running":
         _bar(run)
     elif run.state == "failed":
-        st.error(f"{ENDS['failed']} {run.message}".replace("$", "\\$"))
+        st.error(context.plain(f"{ENDS['failed']} {run.message}"))
     else:
-        st.warning(f"{ENDS[run.state]} {run.message}".replace("$", "\\$"))
-    curve(name)
-    _buttons(person, run)
+        st.warning(context.plain(" ".join(filter(None, (ENDS[run.state], GO_ON if goes_on else "", run.message)))))
+    rewards.show(runs.rewards(name))
+    _buttons(person, run, goes_on)
 
 
 def _bar(run: Run) -> None:
@@ -144,57 +204,33 @@ def _bar(run: Run) -> None:
     since = f", for {_span(run.seconds)}" if run.seconds is not None else ""
     st.progress(share, f"{PHASES.get(run.phase, PHASES['starting'])}{counted}{since}")
     if run.message:
-        st.caption(run.message.replace("$", "\\$"))
+        st.caption(context.plain(run.message))
 
 
-def _buttons(person: Person, run: Run) -> None:
-    runs, row = context.runs(), st.container(horizontal=True)
+def _buttons(person: Person, run: Run, goes_on: bool) -> None:
+    runs, row, name = context.runs(), st.container(horizontal=True), context.plain(run.name)
     try:
         if run.state == "running":
-            if row.button("Stop", key=f"stop {run.name}"):
+            if row.button(f"Stop {name}", key=f"stop {run.name}"):
                 runs.stop(person, run.name)
                 st.info("It saves what it has, and ends.")
             return
-        again = "Try again" if run.state == "failed" else "Go on"
+        again = f"Try {name} again" if run.state == "failed" else f"Go on with {name}"
         if run.order is None:
             row.caption("It was started from the command line: the same command goes on.")
-        elif row.button(again, key=f"go on {run.name}", type="primary"):
+        elif goes_on and row.button(again, key=f"go on {run.name}", type="primary"):
             runs.go_on(person, run.name)
-            context.done(f"{run.name} goes on.")
-        if row.button("Throw away", key=f"remove {run.name}"):
-            runs.remove(person, run.name)
-            context.done(f"What {run.name} had learned is thrown away.")
+            _watched().add(run.name)
+            context.done(f"{name} goes on.")
+        if is_learned(runs.folder(run.name)):
+            return  # the version is there, and only its comparison is not
+        with row.popover(f"Throw {name} away"):
+            st.write("What it has learned so far is gone for good then.")
+            if st.button("Yes, throw it away", key=f"remove {run.name}"):
+                runs.remove(person, run.name)
+                context.done(f"What {name} had learned is thrown away.")
     except UniMedError as error:
         context.problem(error)
-
-
-def curve(name: str) -> None:
-    """The rewards of a run, of what people chose and of what they rejected."""
-    rows = [
-        {"step": row["step"], "reward": row[key], "of": told}
-        for row in context.runs().rewards(name)
-        for key, told in SERIES.items()
-        if isinstance(row.get(key), int | float)
-    ]
-    if not rows:
-        return
-    kinds = [told for told in SERIES.values() if any(row["of"] == told for row in rows)]
-    dash = [[1, 0] if told.endswith("chosen") else [6, 4] for told in kinds]
-    colours = ["#0f9488" if told.startswith("images") else "#d97706" for told in kinds]
-    legend = {"orient": "bottom", "columns": 2, "symbolType": "stroke", "symbolSize": 250}
-    legend |= {"columnPadding": 6, "labelFontSize": 11}  # a phone has room for two columns then
-    of = {"field": "of", "type": "nominal", "title": None, "sort": kinds}
-    st.vega_lite_chart(rows, {
-        "height": 320,
-        "mark": {"type": "line", "strokeWidth": 2, "point": len({row["step"] for row in rows}) == 1},
-        "encoding": {
-            "x": {"field": "step", "type": "quantitative", "axis": {"tickMinStep": 1}},
-            "y": {"field": "reward", "type": "quantitative", "title": "reward"},
-            "color": of | {"scale": {"domain": kinds, "range": colours}, "legend": legend},
-            "strokeDash": of | {"scale": {"domain": kinds, "range": dash}, "legend": legend},
-        },
-    })  # fmt: skip
-    st.caption(TOLD)
 
 
 def _span(seconds: float) -> str:

@@ -23,7 +23,8 @@ GRAPH = (
 """Light boxes with dark words, which can be read on a light and on a dark page."""
 
 
-def show(person: Person, versions: list[VersionInfo]) -> None:
+def show(person: Person, versions: list[VersionInfo], names: dict[str, str]) -> None:
+    """``names``: of projects, by their ids."""
     st.subheader("Lineage")
     asked = st.query_params.get("of", "")
     told = "An output's id, the SHA-256 of its picture, or the name of a version"
@@ -33,7 +34,6 @@ def show(person: Person, versions: list[VersionInfo]) -> None:
         return
     snapshots = {one.id: one for one in context.store().snapshots.all(person)}
     basis = context.store().versions.judgements(version.id)
-    names = {one.id: one.name for one in context.store().projects.of(person)}
     st.write(f"{context.plain(version.name)}: {_sentence(version, basis)}")
     drawing = "\n".join(_dot(version, versions, snapshots, basis, names))
     st.graphviz_chart(

@@ -8,6 +8,7 @@ from core.errors import UniMedError
 from core.feedback.people import Person
 from core.feedback.rights import Withdrawn
 from studio import context
+from studio.views import learning
 
 NEWEST, NEWEST_WITHDRAWALS = 200, 20
 
@@ -64,11 +65,12 @@ def _patient(person: Person) -> None:
 
 def _done(person: Person, withdrawn: Withdrawn) -> None:
     told = f"Withdrawn: {withdrawn.generations} runs, {withdrawn.items} items, {withdrawn.judgements} judgements."
+    told += " Snapshots that rested on them were emptied."
     seen = context.store().withdrawals(person, 1)[0].versions if withdrawn.judgements else []
     if not seen:
-        context.done(f"{told} No learned version had seen them. Snapshots that rested on them were emptied.")
+        context.done(f"{told} No learned version had seen them.")
     names = ", ".join(context.plain(one.name) for one in seen)
-    context.done(f"{told} Snapshots that rested on them were emptied. These versions had seen them: {names}.")
+    context.done(f"{told} These versions had seen them: {names}.")
 
 
 def _withdrawals(person: Person) -> None:
@@ -83,6 +85,9 @@ def _withdrawals(person: Person) -> None:
         st.write(f"{one.at:%Y-%m-%d %H:%M} UTC: {one.judgements:,} judgements, {seen}")
         for version in one.versions:
             context.link(f"{version.name} ({version.state})", "versions", of=version.name)
+    if runs := learning.spoiled(person, context.store().versions.all(), context.runs().all()):
+        st.warning(f"{learning.SPOILED} {', '.join(context.plain(name) for name in runs)}")
+        context.link("To the runs", "versions")
     if any(one.versions for one in found):
         context.link("Learn again without what was withdrawn", "versions")
 

@@ -31,7 +31,8 @@ def _make(person: Person, projects: dict[str, str]) -> None:
     with st.form("make", border=True):
         chosen = st.multiselect("Projects", list(projects), format_func=projects.get)
         columns = st.columns(3)
-        share = columns[0].number_input("Patients held out, in per cent", 0, 90, 20)
+        aside = "Nothing is learned from them. What a version makes of them shows whether it has learned."
+        share = columns[0].number_input("Patients kept aside, in per cent", 0, 90, 20, help=aside)
         told = "The word of raters below it does not count. 0 trusts everybody."
         gold = columns[1].number_input(
             "Raters count from so much right on gold items, in per cent", 0, 100, 0, help=told
@@ -49,12 +50,12 @@ def _make(person: Person, projects: dict[str, str]) -> None:
 
 
 def counted(counts: dict) -> str:
-    """How many signals of which kind there are to learn from, and how many are held out."""
+    """How many signals of which kind there are to learn from, and how many are kept aside."""
     told = []
     for of, n in counts.items():
         kind, _, side = of.partition(", ")
         if kind in KINDS:
-            told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'held out'}")
+            told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'kept aside'}")
     return "; ".join(told)
 
 
@@ -67,7 +68,7 @@ def _one(person: Person, snapshot: SnapshotInfo, projects: dict[str, str]) -> No
     if left:
         st.caption("Left out: " + ", ".join(f"{n} ({reason})" for reason, n in left.items()))
     if snapshot.versions:
-        st.write("Seen by the versions " + ", ".join(snapshot.versions))
+        st.write("Seen by the versions " + context.plain(", ".join(snapshot.versions)))
     if snapshot.emptied:
         st.warning("Something that it rests on was withdrawn: it was emptied.")
         if st.button("Make it again without that", key=snapshot.id):

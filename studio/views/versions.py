@@ -2,38 +2,53 @@
 
 from __future__ import annotations
 
+import re
 from html import escape
 
 import streamlit as st
 
+from core.config import COMPARE, records_file
 from core.errors import UniMedError
 from core.feedback.gate import EVEN, Gate
 from core.feedback.people import Person
-from core.feedback.versions import CANDIDATE, PROMOTED, VersionInfo
+from core.feedback.projects import ProjectInfo
+from core.feedback.versions import CANDIDATE, PROMOTED, RETIRED, VersionInfo
+from core.lineage import is_learned
+from core.model.fingerprint import learned_fingerprint
 from studio import context
-from studio.runs import Base, base
-from studio.views import learning, lineage, projects
+from studio.base import Base, base
+from studio.runs import recipe_like
+from studio.views import learning, lineage, projects, rewards
 
 STATES = {"candidate": "candidate", "promoted": "served now", "retired": "retired"}
 SEEN = "⚠ It has learned from something that was withdrawn since."
+TAKEN_BACK = "Taken back"
+"""Reason for going back where nobody writes another one: that must not wait for words."""
 
 
 def show(person: Person) -> None:
     st.header("Versions")
     try:
         versions, below = context.store().versions.all(), base()
+        known = {one.id: one for one in context.store().projects.of(person)}
+        names = {project_id: one.name for project_id, one in known.items()}
         if "of" in st.query_params:
-            lineage.show(person, versions)
+            lineage.show(person, versions, names)
         _served(person, versions, below)
-        learning.show(person, versions, below)
+        learning.show(person, versions, below, names)
         st.subheader("Learned versions")
         if not versions:
             st.info("Nothing was learned yet. Rate, make a snapshot, and learn from it: that gives the first one.")
+        retired = [one for one in versions if one.state == RETIRED]
         for version in versions:
-            with st.container(border=True):
-                _one(person, version, versions, below)
+            if version not in retired:
+                _one(person, version, versions, below, known)
+        if retired:
+            with st.expander(f"Retired versions: {len(retired)}"):
+                for version in retired:
+                    _one(person, version, versions, below, known)
         if versions and "of" not in st.query_params:
-            lineage.show(person, versions)
+            lineage.show(person, versions, names)
     except UniMedError as error:
         context.problem(error)
 
@@ -47,61 +62,73 @@ def _served(person: Person, versions: list[VersionInfo], below: Base) -> None:
         return
     context.heading(served.name)
     st.write(f"Promoted {served.promoted_at:%Y-%m-%d %H:%M} UTC.")
+    if why := _unusable(served, below):
+        st.warning(f"The demo answers with {context.plain(below.name)} in its place: {why}")
     if served.tainted:
         st.warning(f"{SEEN} Go back, or learn again without it.")
     former = context.store().versions.former()
-    told = former or f"the base, {below.name}"
-    with st.form("roll back", border=False):
-        reason = st.text_input("Why it should go", max_chars=500)
+    told = context.plain(former) if former else f"the base, {context.plain(below.name)}"
+    with st.form(f"roll back {served.id}", border=False):  # a press means the one that was shown, and no later one
+        reason = st.text_input("Why it should go", TAKEN_BACK, max_chars=500)
         if st.form_submit_button(f"Go back to {told}"):
             try:
                 back = context.store().versions.roll_back(person, reason)
-                context.done(f"{back or below.name} is served again.")
+                context.done(f"{context.plain(back or below.name)} is served again.")
             except UniMedError as error:
                 context.problem(error)
 
 
-def _one(person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base) -> None:
-    context.heading(version.name, STATES[version.state])
+def _one(
+    person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base, known: dict[str, ProjectInfo]
+) -> None:  # fmt: skip
     of = version.lineage
-    st.caption(
-        f"Made of {context.plain(of.parent)}, from the snapshot {of.snapshot[:8]} ({of.judgements:,} judgements), "
-        f"{version.created_at:%Y-%m-%d %H:%M} UTC. {_recipe(version)}"
-    )
-    _warnings(person, version, versions, below)
-    _measured(of.metrics)
-    gate = context.store().versions.gate(version.id)
-    _gate(person, version, gate)
-    if version.state != PROMOTED:
-        _decide(person, version, _missing(version, gate))
-    with st.expander("How it learned"):
-        learning.curve(version.name)
-        st.json(of.recipe, expanded=False)
-    context.link("Its lineage", "versions", of=version.name)
+    with st.container(border=True):
+        context.heading(version.name, STATES[version.state])
+        st.caption(
+            f"Made of {context.plain(of.parent)}, from the snapshot {context.plain(of.snapshot[:8])} "
+            f"({of.judgements:,} judgements), {version.created_at:%Y-%m-%d %H:%M} UTC. {_recipe(version)}"
+        )
+        _warnings(person, version, versions, below)
+        _measured(of.metrics)
+        gate = context.store().versions.gate(version.id)
+        _gate(person, version, gate, known.get(version.project_id))
+        if version.state != PROMOTED:
+            _decide(person, version, _missing(version, gate, below))
+        with st.expander("How it learned"):
+            rewards.show(context.runs().rewards(version.name))
+            st.json(of.recipe, expanded=False)
+        context.link("Its lineage", "versions", of=version.name)
 
 
 def _recipe(version: VersionInfo) -> str:
-    order = context.runs().order(version.name)
-    return f"Recipe: {order.recipe.removesuffix('.json')}." if order else ""
+    about = str(version.lineage.recipe.get("about") or "")
+    return f"Recipe: {context.plain(about)}." if about else ""
 
 
 def _warnings(person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base) -> None:
     """What is wrong with a version, and how it is learned again."""
+    name = context.plain(version.name)
     if version.tainted:
         st.warning(SEEN)
-        if st.button("Learn again without it", key=f"without {version.id}"):
+        if st.button(f"Learn {name} again without it", key=f"without {version.id}"):
             _again(person, version, versions, below)
     elif below.fingerprint not in (None, version.lineage.base_fingerprint):
         of = version.lineage
         there, here = f"{of.base}, {of.base_fingerprint[:8]}", f"{below.name}, {below.fingerprint[:8]}"
+        there, here = context.plain(there), context.plain(here)
         st.info(f"It was learned on another base ({there}) than the one that runs here ({here}).")
-        if st.button("Learn it again on the new base", key=f"anew {version.id}"):
+        if st.button(f"Learn {name} again on the new base", key=f"anew {version.id}"):
             _again(person, version, versions, below)
+    if st.query_params.get("again") == version.name:
+        st.markdown("[To the form, which is filled in](#learn)")
 
 
 def _again(person: Person, version: VersionInfo, versions: list[VersionInfo], below: Base) -> None:
     """Fills the learning form in: the same recipe and parent, and the snapshot, made again where it was emptied."""
-    store = context.store()
+    store, runs = context.store(), context.runs()
+    if going := next((run.name for run in runs.all() if run.state == "running"), None):
+        st.info(f"One run at a time: ask again once {context.plain(going)} has ended.")
+        return
     try:
         snapshots = {one.id: one for one in store.snapshots.all(person)}
         snapshot = snapshots[version.snapshot_id]
@@ -110,22 +137,22 @@ def _again(person: Person, version: VersionInfo, versions: list[VersionInfo], be
     except UniMedError as error:
         context.problem(error)
         return
-    order, parent = context.runs().order(version.name), version.lineage.parent
+    order, parent, recipe = runs.order(version.name), version.lineage.parent, recipe_like(version.lineage.recipe)
     was_learned = any(one.name == parent for one in versions)
-    asked = {
-        "snapshot": snapshot.sha256,
-        "base": parent if was_learned else "",
-        "recipe": order.recipe if order else "",
-    }
+    asked = {"snapshot": snapshot.sha256, "base": parent if was_learned else "", "recipe": recipe}
+    asked |= {"compare": str(order.compare if order else COMPARE), "again": version.name}
     st.query_params.from_dict(asked)
-    lost = was_learned and parent not in learning.bases(versions, below)
-    more = f" But its parent {parent} cannot be started from any more: learn that one again first." if lost else ""
-    context.done(f"The form below is filled in as for {version.name}: press Learn from it.{more}")
+    told = f"The form below is filled in as for {context.plain(version.name)}: press Learn from it."
+    if was_learned and parent not in learning.bases(versions, below):
+        told += f" But its parent {context.plain(parent)} cannot be started from any more: learn that one again first."
+    if not recipe:
+        told += " But no recipe is the one that it was learned by: choose one."
+    context.done(told)
 
 
 def _measured(metrics: dict) -> None:
     """What the training measured, before anybody has looked."""
-    if tasks := metrics.get("tasks"):
+    if tasks := _tasks(metrics):
         rows = [
             {
                 "task": f"⚠ {one.get('task')}: worse" if one.get("worse") else one.get("task"),
@@ -139,25 +166,36 @@ def _measured(metrics: dict) -> None:
         number = st.column_config.NumberColumn(format="%.3f")
         st.dataframe(rows, hide_index=True, column_config={"parent": number, "this": number}, alt="Tasks, measured")
     if why := metrics.get("stopped"):
-        st.write(f"It ended early: {context.plain(str(why))}.")
+        st.write(f"It ended early, with its last save: {context.plain(_plainly(str(why)))}.")
     held_out = metrics.get("held_out") or {}
     for kind in ("text", "image"):
-        if pairs := held_out.get(f"{kind}_pairs"):
-            right, margin = held_out.get(f"{kind}_accuracy", 0), held_out.get(f"{kind}_margin", 0)
+        said = [held_out.get(f"{kind}_{of}", 0) for of in ("pairs", "accuracy", "margin")]
+        if said[0] and all(isinstance(one, int | float) for one in said):
+            pairs, right, margin = said
             st.write(
-                f"On {pairs:,} pairs of {kind}s that were held out, the chosen side gained more than the rejected one "
-                f"in {right:.0%}, by {margin:.4g} in the mean."
+                f"On {pairs:,} pairs of {kind}s that were kept aside, what people had chosen gained more than what "
+                f"they had rejected in {right:.0%}, by {margin:.4g} in the mean."
             )
+
+
+def _tasks(metrics: dict) -> list[dict]:
+    return [one for one in metrics.get("tasks") or [] if isinstance(one, dict)]
+
+
+def _plainly(why: str) -> str:
+    """Why a run has ended early, without the words of the trade."""
+    found = re.fullmatch(r"at step (\d+) .* (\d+) times in a row", why)
+    told = "at step {} what people had chosen was less likely than before it learned, {} times in a row"
+    return told.format(*found.groups()) if found else why
 
 
 def _interval(one: dict) -> str:
     low, high = one.get("low"), one.get("high")
-    return "" if low is None or high is None else f"{low:.3f} to {high:.3f}"
+    return f"{low:.3f} to {high:.3f}" if isinstance(low, int | float) and isinstance(high, int | float) else ""
 
 
-def _gate(person: Person, version: VersionInfo, gate: Gate) -> None:
+def _gate(person: Person, version: VersionInfo, gate: Gate, project: ProjectInfo | None) -> None:
     """How people have compared it with its parent, without knowing which is which."""
-    project = next((one for one in context.store().projects.of(person) if one.id == version.project_id), None)
     st.markdown(f"**Compared blindly with {context.plain(version.lineage.parent)}**")
     if gate.rate is None:
         st.write("Nobody's comparisons count yet." if project else "There is no comparison yet.")
@@ -169,7 +207,7 @@ def _gate(person: Person, version: VersionInfo, gate: Gate) -> None:
         )
         st.html(_drawn(gate))
     if project:
-        with st.expander(f"The project: {project.name}, {project.items} items, {project.state}"):
+        with st.expander(f"The project: {context.plain(project.name)}, {project.items} items, {project.state}"):
             projects.one(person, project)
 
 
@@ -190,10 +228,26 @@ def _drawn(gate: Gate) -> str:
     )
 
 
-def _missing(version: VersionInfo, gate: Gate) -> str:
+def _unusable(version: VersionInfo, below: Base) -> str:
+    """Why the demo cannot answer with a version; empty where it can."""
+    of, folder = version.lineage, context.runs().folder(version.name)
+    if below.fingerprint not in (None, of.base_fingerprint):
+        return "it was learned on another base than the one that runs here. Learn it again on that one."
+    if not is_learned(folder):
+        return "its files are not here. Copy its folder to the other versions."
+    try:
+        is_same = learned_fingerprint(of.base_fingerprint, folder) == version.fingerprint
+    except OSError:
+        is_same = False
+    return "" if is_same else "its files are not those that were registered. Copy its folder again."
+
+
+def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
     """What keeps it from being promoted; empty where nothing does."""
     if version.tainted:
         return "it has learned from something that was withdrawn. Learn again without it."
+    if why := _unusable(version, below):
+        return why
     if version.project_id is None:
         return "it was not compared with its parent: nobody asked for that, or both answer every request alike."
     if gate.low is None:
@@ -204,23 +258,36 @@ def _missing(version: VersionInfo, gate: Gate) -> str:
     return ""
 
 
+def _doubts(version: VersionInfo) -> str:
+    """What whoever promotes it should know, and has to answer for with the reason."""
+    tasks = _tasks(version.lineage.metrics)
+    if not tasks:
+        unset = " (UNIMED_RECORDS is not set)" if records_file() is None else ""
+        return f"Its tasks were not measured{unset}."
+    worse = [str(one.get("task")) for one in tasks if one.get("worse")]
+    return f"It is worse than its parent at {context.plain(', '.join(worse))}." if worse else ""
+
+
 def _decide(person: Person, version: VersionInfo, missing: str) -> None:
-    store = context.store().versions
+    store, name = context.store().versions, context.plain(version.name)
     with st.form(f"decide {version.id}", border=False):
         if missing:
             st.write(f"It cannot be promoted yet: {missing}")
-        reason = st.text_input("Reason", max_chars=500, placeholder="for the log")
+        elif doubts := _doubts(version):
+            st.warning(doubts)
+        reason = st.text_input(f"Reason, about {name}", max_chars=500, placeholder="for the log")
         row = st.container(horizontal=True)
         new = version.state == CANDIDATE
-        again = "Promote" if new else "Promote again"
-        promote = row.form_submit_button(again, type="primary", disabled=bool(missing))
-        retire = new and row.form_submit_button("Retire")
+        promote = row.form_submit_button(
+            f"Promote {name}" if new else f"Promote {name} again", type="primary", disabled=bool(missing)
+        )
+        retire = new and row.form_submit_button(f"Retire {name}")
     try:
         if promote:
             store.promote(person, version.id, reason)
-            context.done(f"{version.name} is served from now on.")
+            context.done(f"{name} is served from now on.")
         if retire:
             store.retire(person, version.id, reason)
-            context.done(f"{version.name} is put aside.")
+            context.done(f"{name} is put aside.")
     except UniMedError as error:
         context.problem(error)

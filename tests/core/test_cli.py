@@ -134,3 +134,13 @@ def test_records_from_a_manifest_to_a_filtered_file(manifest, tmp_path, capsys):
 def test_an_unknown_set_names_the_known_ones(tmp_path, capsys):
     status, _, err = run(capsys, "records", "import", "vqarad", str(tmp_path), "--out", str(tmp_path / "r.jsonl"))
     assert status == 2 and "vqa_rad" in err and "slake" in err
+
+
+def test_learning_that_breaks_down_repeats_no_words(monkeypatch, capsys):
+    def broken(_):
+        raise KeyError("what a rater has said")
+
+    monkeypatch.setattr("core.commands.learn._run", broken)
+    status, out, err = run(capsys, "learn", "abc", "--by", "mona")
+    assert status == 1 and out == ""
+    assert err.startswith("error: failed with KeyError (test_cli.py:") and "rater" not in err

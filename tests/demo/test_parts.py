@@ -3,23 +3,29 @@
 from __future__ import annotations
 
 import ast
+import dataclasses
 import fnmatch
 import re
 import shutil
 import string
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import SimpleNamespace
 
+import psutil
 import pytest
 from PIL import Image as PILImage
 
+import app
 from core.config import NANO
-from core.errors import FeedbackError, ImageError, PromptError, SettingsError
+from core.errors import CheckpointError, FeedbackError, ImageError, PromptError, SettingsError
 from core.feedback.store import FeedbackStore
+from core.inference.generator import Generator
 from core.inference.service import Service
-from core.inference.versions import Offer
+from core.inference.versions import Loaded, Offer, Version
+from core.lineage import Lineage
 from core.sequence import Image
-from core.tasks import MODALITIES, TASKS
+from core.tasks import MODALITIES, TASKS, get_task
 from core.tasks.regions import Region
 from demo import render, results, visits
 from demo.examples import CAPTIONS, load_examples
@@ -30,7 +36,7 @@ from demo.pages.scan import region_of
 from demo.strings import ENGLISH, LANGUAGES, TABLE, Words, words
 from demo.uploads import delete_copies, delete_old_uploads
 from demo.visit import Controls, Job
-from tests.browser import ROOT
+from tests.browser import ROOT, free_port
 from tests.demo.steps import CT
 
 HELLO = {"text": "Hello", "files": []}
@@ -145,6 +151,61 @@ def test_a_new_conversation_forgets_the_running_answer(handlers: Handlers, busy:
     visit = handlers.visits.of("tab")
     assert visit.messages == [] and visit.session.history == []
     busy()
+
+
+def test_a_request_takes_its_model_once(handlers: Handlers, monkeypatch: pytest.MonkeyPatch) -> None:
+    """So that it cannot be let go, or fail to be loaded again, half-way."""
+    in_a_scan(handlers)
+    base = handlers.offer.base
+
+    def gone(_: Version) -> Generator:
+        raise CheckpointError("It was let go")
+
+    once = Loaded(dataclasses.replace(base, _load=gone), base.generator)
+    monkeypatch.setattr(handlers.offer, "get", lambda name="": once)
+    handlers.chat("tab", HELLO, "text", SHORT)
+    handlers.task("tab", "vqa", "What is it?", SHORT)
+    handlers.draw("tab", "A CT.", 1, Controls(seed=1, num_timesteps=4))
+    handlers.compare("tab", "report", "", (Side("", SHORT), Side("", dataclasses.replace(SHORT, seed=2))))
+    for page in (WORKBENCH, "vqa", DRAW, COMPARE):
+        job = ended(handlers, page)
+        assert job.error is None and all(part.generator is None for part in job.parts)
+    answers = handlers.request("client", get_task("report"), [upload(handlers)], "", 1)
+    next(answers)
+    answers.close()
+
+
+def test_a_conversation_begins_with_the_version_of_its_field(handlers: Handlers) -> None:
+    with pytest.raises(PromptError, match="Choose one of these: tiny, tiny-two"):
+        handlers.chat("tab", HELLO, "text", SHORT, version="gone")
+    handlers.chat("tab", HELLO, "text", SHORT, version="tiny-two")
+    assert ended(handlers, WORKBENCH).parts[0].version.name == "tiny-two"
+    assert handlers.visits.of("tab").choice == "tiny-two"
+
+
+def test_the_studio_beside_it_has_its_model_and_its_data(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, second_checkpoint: Path
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("UNIMED_DATA", "data")
+    Path("model").symlink_to(second_checkpoint)
+    for model, whole in (("model", str(second_checkpoint.resolve())), ("an/id", "an/id")):
+        options = SimpleNamespace(host="127.0.0.1", studio_port=free_port(), model=[model, "another"])
+        with app.studio(options):
+            (child,) = psutil.Process().children()
+            given = child.environ()
+        assert (given["UNIMED_MODEL"], given["UNIMED_DATA"]) == (whole, str(tmp_path.resolve() / "data"))
+
+
+@pytest.mark.parametrize(("count", "said"), [(1, "1 Urteil ("), (2, "2 Urteilen (")])
+def test_an_origin_is_told_in_sentences(count: int, said: str) -> None:
+    made = "2026-03-01T12:00:00+00:00"
+    about = Lineage(
+        name="b", parent="a", base="a", base_fingerprint="", parent_fingerprint="", snapshot="0" * 64, signals={},
+        judgements=count, recipe={"about": "English"}, revision="", metrics={}, created_at=made,
+    )  # fmt: skip
+    sentence = f"aus a gelernt, mit {said}Datenstand 000000000000), 2026-03-01 12:00 UTC"
+    assert results.learned(about, words("de")) == sentence
 
 
 def test_several_seeds_are_in_a_row(handlers: Handlers) -> None:

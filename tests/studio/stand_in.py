@@ -16,13 +16,17 @@ import time
 from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
+
 from core.config import data_folder, default_model, versions_folder
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, Plan, Rubric
 from core.feedback.studio import StudioStore
 from core.lineage import Lineage
+from core.model.fingerprint import learned_fingerprint
 from core.sequence import Text
 from studio import app, runs
+from studio.base import base as below
 
 STEPS, HELD_AT = 30, 10
 RECIPES = ("default.json", "nano.json", "broken.json")
@@ -40,7 +44,8 @@ class Learning:
 
     def tell(self, phase: str, done: int, message: str = "") -> None:
         now = datetime.now(UTC).isoformat()
-        said = {"phase": phase, "done": done, "of": STEPS, "message": message, "pid": os.getpid(), "at": now}
+        said = {"phase": phase, "done": done, "of": STEPS, "message": message, "at": now}
+        said |= {"pid": os.getpid(), "born": psutil.Process().create_time()}
         part = self.folder / "progress.json.part"
         part.write_text(json.dumps(said))
         part.replace(self.folder / "progress.json")
@@ -69,25 +74,36 @@ class Learning:
         return 0
 
     def finish(self) -> None:
-        base = runs.base()
+        base = below()
         parent = base.name if self.asked.base == default_model() else self.asked.base
-        names = "task", "metric", "old", "new", "low", "high", "worse"
-        tasks = (
-            ("report", "likelihood", 0.41, 0.44, 0.01, 0.05, False),
-            ("vqa", "accuracy", 0.62, 0.55, -0.1, -0.02, True),
-        )
-        tasks = [dict(zip(names, one, strict=True)) for one in tasks]
+        tasks = [_row("report", "likelihood", 0.41, 0.44), _row("vqa", "accuracy", 0.62, 0.55)]
         with open_store(data_folder()) as store:
             by = store.people.named(self.asked.by)
             known = {one.name: one.fingerprint for one in store.versions.all()}
             lineage = Lineage(
                 self.asked.name, parent, base.name, base.fingerprint, known.get(parent, base.fingerprint),
-                self.asked.snapshot, {"pair, train": 16}, 20, {"steps": STEPS, "beta": 0.1}, "",
-                {"tasks": tasks, "held_out": {"image_accuracy": 0.75, "image_pairs": 4}}, datetime.now(UTC).isoformat(),
+                self.asked.snapshot, {"pair, train": 16}, 20,
+                {"steps": STEPS, "about": about_of(Path(self.asked.recipe).name)}, "",
+                {"tasks": tasks, "held_out": {"image_accuracy": 0.75, "image_pairs": 4}},
+                datetime.now(UTC).isoformat(),
             )  # fmt: skip
-            version_id = store.versions.register(by, lineage, self.asked.name.encode().hex().ljust(64, "0")[:64])
+            lineage.write(self.folder)
+            (self.folder / "adapter_model.safetensors").write_text(lineage.name)
+            version_id = store.versions.register(by, lineage, learned_fingerprint(base.fingerprint, self.folder))
             store.versions.link(by, version_id, compared(store, by, lineage, base.fingerprint, self.asked.compare))
-        lineage.write(self.folder)
+
+
+def about_of(recipe: str) -> str:
+    return f"What {recipe} is for."
+
+
+def _row(task: str, metric: str, old: float, new: float) -> dict:
+    """As ``side_by_side`` of ``core.training.loop`` makes it of two evaluations."""
+    low, high = old - 0.04, old + 0.04  # the old value's interval
+    return {
+        "task": task, "metric": metric, "better": "higher", "old": old, "new": new, "low": low, "high": high,
+        "worse": new < low,
+    }  # fmt: skip
 
 
 def compared(store: StudioStore, by: object, lineage: Lineage, base_fingerprint: str, count: int) -> str:
@@ -113,7 +129,7 @@ def main() -> int:
         folder = data_folder() / "recipes"
         folder.mkdir(exist_ok=True)
         for name in RECIPES:
-            (folder / name).write_text(json.dumps({"about": f"What {name} is for."}))
+            (folder / name).write_text(json.dumps({"about": about_of(name)}))
         runs.COMMAND, runs.RECIPES = (sys.executable, "-m", "tests.studio.stand_in", "learn"), folder
         return app.main()
     parser = argparse.ArgumentParser()

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import json
-import os
+import signal
+import subprocess
 import sys
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from pathlib import Path
 
+import psutil
 import pytest
 
 from core.errors import AccessError, FeedbackError
@@ -31,9 +33,11 @@ def command(monkeypatch: pytest.MonkeyPatch, code: str) -> None:
 
 
 def ended(here: Runs, name: str = ORDER.name) -> Run:
-    while (run := here.get(name)).state == "running":
+    for _ in range(1200):
+        if (run := here.get(name)).state != "running":
+            return run
         time.sleep(0.05)
-    return run
+    raise AssertionError("It does not end")
 
 
 def test_the_command_is_told_all_that_was_chosen(here: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -54,10 +58,16 @@ def test_a_run_that_says_nothing_was_cut_off_and_one_that_complains_failed(
     command(monkeypatch, "pass")
     here.start(MONA, ORDER, set())
     assert ended(here).state == CUT_OFF
-    command(monkeypatch, "raise RuntimeError('CUDA out of memory')")
+    command(monkeypatch, "raise RuntimeError('what rita has said')")
     here.go_on(MONA, ORDER.name)
     run = ended(here)
-    assert run.state == "failed" and "CUDA out of memory" in run.message
+    assert run.state == "failed" and run.message and "rita" not in run.message
+    command(monkeypatch, "print('error: The recipe has an unknown key.'); print('and more')")
+    here.go_on(MONA, ORDER.name)
+    assert ended(here).message == "The recipe has an unknown key."
+    command(monkeypatch, "pass")
+    here.go_on(MONA, ORDER.name)
+    assert ended(here).state == CUT_OFF, "what an earlier one has said is not its complaint"
     command(monkeypatch, "import time; time.sleep(60)")
     here.go_on(MONA, ORDER.name)
     assert here.get(ORDER.name).state == "running"
@@ -69,15 +79,51 @@ def test_a_run_that_says_nothing_was_cut_off_and_one_that_complains_failed(
     assert ended(here).state == CUT_OFF, "it had no time to say that it stops"
 
 
-def test_a_process_that_got_the_number_later_is_another_one(here: Runs, tmp_path: Path) -> None:
-    folder = tmp_path / "versions" / "old"
-    folder.mkdir(parents=True)
-    for at, state in ((datetime.now(UTC), "running"), (datetime.now(UTC) - timedelta(days=9), CUT_OFF)):
-        said = {"phase": "learning", "done": 1, "of": 2, "message": "", "pid": os.getpid(), "at": at.isoformat()}
-        (folder / "progress.json").write_text(json.dumps(said))
-        assert here.get("old").state == state
-    with pytest.raises(FeedbackError, match="was not started here"):
-        here.go_on(MONA, "old")
+def test_a_process_that_only_has_the_number_of_a_run_is_left_alone(here: Runs, tmp_path: Path) -> None:
+    (folder := tmp_path / "versions" / "old").mkdir(parents=True)
+    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE) as process:
+        born = psutil.Process(process.pid).create_time()
+        said = {"phase": "learning", "done": 1, "of": 2, "message": "", "pid": process.pid}
+        said["at"] = datetime.now(UTC).isoformat()
+        for more in ({}, {"born": born - 60}, {"born": born + 60}):
+            (folder / "progress.json").write_text(json.dumps(said | more))
+            assert here.get("old").state == CUT_OFF
+            here.stop(MONA, "old")
+            assert process.poll() is None
+        with pytest.raises(FeedbackError, match="was not started here"):
+            here.go_on(MONA, "old")
+        (folder / "progress.json").write_text(json.dumps(said | {"born": born}))
+        assert here.get("old").state == "running"
+        here.stop(MONA, "old")
+        assert process.wait(60) == -signal.SIGTERM
+    assert here.get("old").state == CUT_OFF
+
+
+def test_what_a_crash_at_the_start_has_left_can_be_thrown_away(here: Runs, tmp_path: Path) -> None:
+    versions = tmp_path / "versions"
+    for name in ("empty", ".empty.gone", ".other.gone"):
+        (versions / name).mkdir(parents=True)
+        (versions / name / "x").touch()
+    assert [run.name for run in here.all()] == ["empty"]
+    here.remove(MONA, "empty")
+    assert here.all() == [] and not (versions / "empty").exists() and not (versions / ".empty.gone").exists()
+    with pytest.raises(FeedbackError, match="cannot be written"):
+        here.remove(MONA, "empty")
+
+
+def test_what_a_run_has_said_is_gone_once_it_is_done(here: Runs, tmp_path: Path) -> None:
+    (folder := tmp_path / "versions" / "new").mkdir(parents=True)
+    (folder / "progress.json").write_text('{"phase": "done"}')
+    (folder / "log.txt").write_text("many words")
+    assert here.all() == [] and not (folder / "log.txt").exists()
+
+
+def test_records_are_handed_on(here: Runs, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("UNIMED_RECORDS", str(tmp_path / "test.jsonl"))
+    command(monkeypatch, WRITES)
+    here.start(MONA, ORDER, set())
+    ended(here)
+    assert json.loads((tmp_path / "told").read_text())[-2:] == ["--records", str(tmp_path / "test.jsonl")]
 
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a b", "a" * 81, "ä", "a\n"])

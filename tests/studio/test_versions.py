@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 from collections.abc import Iterator
 
 import psutil
@@ -83,6 +84,12 @@ def still(page: Page) -> None:
     expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
 
 
+def throw_away(page: Page) -> None:
+    """Once more than once: what was learned is gone then."""
+    page.get_by_role("button", name=re.compile("^Throw .* away$")).click()
+    page.get_by_role("button", name="Yes, throw it away").click()
+
+
 def learn(page: Page, name: str, recipe: str = "") -> None:
     """Fills the form in and presses the button."""
     if recipe:
@@ -133,7 +140,8 @@ def test_from_a_snapshot_to_a_candidate_while_everything_is_killed(studio: Studi
     run.kill()
     expect(page.get_by_text("It was cut off")).to_be_visible()
     hold.unlink()
-    page.get_by_role("button", name="Go on").click()
+    expect(page.get_by_text("Press Go on: it continues from its last save.")).to_be_visible()
+    page.get_by_role("button", name=f"Go on with {FIRST}").click()
     expect(page.get_by_text(f"{FIRST} is learned, and a candidate now.")).to_be_visible()
     rows = (versions_folder(studio.data) / FIRST / "metrics.jsonl").read_text().splitlines()
     assert [json.loads(row)["step"] for row in rows] == list(range(STEPS)), "it went on where it was cut off"
@@ -152,16 +160,16 @@ def test_a_run_that_cannot_be_or_is_stopped_says_so(studio: Studio, log_in: LogI
         expect(page.get_by_text(told)).to_be_visible()
     learn(page, "broken", "broken")
     expect(page.get_by_text("It failed. The recipe has an unknown key")).to_be_visible()
-    page.get_by_role("button", name="Throw away").click()
+    throw_away(page)
     expect(page.get_by_text("is thrown away")).to_be_visible()
     assert not (versions_folder(studio.data) / "broken").exists()
     (hold := studio.data / "hold").touch()
     learn(page, "stopped", "default")
     expect(page.get_by_text(f"Learning: {HELD_AT} of {STEPS}")).to_be_visible()
-    page.get_by_role("button", name="Stop", exact=True).click()
+    page.get_by_role("button", name="Stop stopped", exact=True).click()
     expect(page.get_by_text("It was stopped.")).to_be_visible()
     hold.unlink()
-    page.get_by_role("button", name="Throw away").click()
+    throw_away(page)
     expect(page.get_by_text("What stopped had learned is thrown away")).to_be_visible()
 
 
@@ -169,7 +177,7 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     page = log_in("mona")
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("It cannot be promoted yet: nobody's comparisons count yet.")).to_be_visible()
-    expect(page.get_by_role("button", name="Promote", exact=True)).to_be_disabled()
+    expect(page.get_by_role("button", name=f"Promote {FIRST}", exact=True)).to_be_disabled()
     still(page)
     page.get_by_text(f"The project: {FIRST} beside nano v1").click()
     expect(page.get_by_role("button", name="Let them take part")).to_be_visible()
@@ -187,13 +195,13 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("36 wins, 0 ties, 4 losses on 40 requests")).to_be_visible()
     expect(page.get_by_role("img", name="Win rate 90%")).to_be_visible()
-    page.get_by_role("button", name="Promote", exact=True).click()
+    page.get_by_role("button", name=f"Promote {FIRST}", exact=True).click()
     expect(page.get_by_text("That needs a reason")).to_be_visible()
+    expect(page.get_by_text("It is worse than its parent at vqa.")).to_be_visible()
     page.get_by_label("Reason").fill("Better on what was held out")
-    page.get_by_role("button", name="Promote", exact=True).click()
+    page.get_by_role("button", name=f"Promote {FIRST}", exact=True).click()
     expect(page.get_by_text(f"{FIRST} is served from now on")).to_be_visible()
     assert studio.store.versions.served() == FIRST
-    page.get_by_label("Why it should go").fill("A try")
     page.get_by_role("button", name="Go back to the base, nano v1").click()
     expect(page.get_by_text("nano v1 is served again")).to_be_visible()
     assert studio.store.versions.served() is None
@@ -202,6 +210,7 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
 def test_a_version_that_is_not_better_cannot_be_promoted(studio: Studio, log_in: LogIn) -> None:
     page = log_in("mona")
     page.goto(f"{studio.url}versions")
+    still(page)
     page.get_by_role("combobox", name="Start from").click()
     page.get_by_role("option", name=FIRST).click()
     expect(page.get_by_label("Name of the new version")).to_have_value(f"{FIRST}-{snapshot(studio)[:6]}")
@@ -213,7 +222,7 @@ def test_a_version_that_is_not_better_cannot_be_promoted(studio: Studio, log_in:
     judge(studio, SECOND, wins=21)
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("must lie above 50%")).to_be_visible()
-    expect(page.get_by_role("button", name="Promote", exact=True)).to_be_disabled()
+    expect(page.get_by_role("button", name=f"Promote {SECOND}", exact=True)).to_be_disabled()
 
 
 def test_an_output_leads_to_what_was_said(studio: Studio, log_in: LogIn) -> None:
@@ -273,8 +282,11 @@ def test_what_has_seen_a_withdrawn_patient_is_named_and_learned_again(studio: St
     expect(page.get_by_text("2 judgements, seen by 2 of the learned versions")).to_be_visible()
     page.get_by_role("link", name="Learn again without").click()
     expect(page.get_by_text("It has learned from something that was withdrawn since.")).to_have_count(2)
-    page.get_by_role("button", name="Learn again without it").last.click()
-    expect(page.get_by_text(f"The form below is filled in as for {FIRST}")).to_be_visible()
+    still(page)
+    page.get_by_text("Retired versions: 1").click()
+    page.get_by_role("button", name=f"Learn {FIRST} again without it").click()
+    expect(page.get_by_text(f"The form below is filled in as for {FIRST}: press Learn from it.")).to_be_visible()
+    expect(page.get_by_role("link", name="To the form, which is filled in")).to_have_count(1)
     again = snapshot(studio)
     assert again != emptied
     expect(page.get_by_label("Name of the new version")).to_have_value(f"nano-v1-{again[:6]}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import json
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -9,13 +11,16 @@ import pytest
 import sqlalchemy as sa
 from streamlit.testing.v1 import AppTest
 
+from core.feedback.gate import gate_of
 from core.feedback.projects import NewItem
 from core.feedback.snapshots import Rules
 from core.feedback.store import FeedbackStore
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Judgement
+from core.model.fingerprint import learned_fingerprint
 from core.sequence import Text
-from studio.runs import Base, Runs
+from studio.base import Base
+from studio.runs import Runs
 from studio.views.projects import _named
 from tests.core.feedback.builders import add, picture
 from tests.core.feedback.team import Team, filled, lineage
@@ -150,6 +155,65 @@ def test_files_of_one_name_are_all_taken() -> None:
     assert list(named) == ["a.png", "a (2).png", "a (3).png", "a (4).png", "b"]
 
 
+@pytest.fixture
+def here(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
+    """A version nano-2 that wins all comparisons with its base, and its files. Returns its snapshot's digest."""
+    folder, snapshot = tmp_path / "versions", team.store.snapshots.make(team.maintainer, Rules((filled(team),)))
+    about = lineage("nano-2", snapshot.sha256)
+    (folder / "nano-2").mkdir(parents=True)
+    about.write(folder / "nano-2")
+    fingerprint = learned_fingerprint(about.base_fingerprint, folder / "nano-2")
+    team.store.versions.register(team.maintainer, about, fingerprint)
+    monkeypatch.setattr("studio.context.runs", lambda: Runs(folder))
+    monkeypatch.setattr("studio.context.person", lambda: team.store.people.named("mona"))
+    monkeypatch.setattr("studio.views.versions.base", lambda: Base("tiny", about.base_fingerprint, "nano.json"))
+    monkeypatch.setattr("studio.views.versions.learning._unseen", lambda *_: (3, ["report", "vqa"]))
+    won = gate_of([1.0] * 40)
+    monkeypatch.setattr(team.store.versions, "gate", lambda _: won)
+    project = filled(team, name="beside")
+    team.store.versions.link(team.maintainer, team.store.versions.all()[0].id, project)
+    return snapshot.sha256
+
+
+def promote(app: AppTest) -> object:
+    return next(button for button in app.button if button.label == r"Promote nano\-2")
+
+
+def test_what_the_demo_cannot_answer_with_is_not_promoted(here: str, tmp_path: Path) -> None:
+    app = opened(versions)
+    assert not promote(app).disabled
+    assert "Its tasks were not measured (UNIMED_RECORDS is not set)." in [one.value for one in app.warning]
+    folder = tmp_path / "versions" / "nano-2"
+    (folder / "adapter_model.safetensors").write_text("of somebody else")
+    app = opened(versions)
+    assert promote(app).disabled and any("not those that were registered" in one.value for one in app.markdown)
+    shutil.rmtree(folder)
+    app = opened(versions)
+    assert promote(app).disabled and any("its files are not here" in one.value for one in app.markdown)
+
+
+def test_the_form_knows_the_size_of_the_base_and_says_where_requests_are_too_few(here: str) -> None:
+    app = opened(versions)
+    assert next(one for one in app.selectbox if one.label == "Recipe").value == "nano.json"
+    assert app.number_input[0].min == 10 and app.number_input[0].value == 40
+    assert any(one.value.startswith("Only 3 requests are there") for one in app.warning)
+    assert any("feedback run FILE... --task report or vqa --by mona" in one.value for one in app.code)
+
+
+def test_a_run_that_learns_from_something_withdrawn_is_named(here: str, team: Team, tmp_path: Path) -> None:
+    (folder := tmp_path / "versions" / "nano-3").mkdir()
+    order = {"name": "nano-3", "snapshot": here, "base": None, "recipe": "nano.json", "compare": 40}
+    (folder / "run.json").write_text(json.dumps(order))
+    assert "Go on with nano\\-3" in [button.label for button in opened(versions).button]
+    assert not any("nano" in one.value for one in opened(rights).warning)
+    team.store.withdraw_person(team.maintainer, team.raters[0].id)
+    told = "It learns from something that was withdrawn: stop it and throw it away."
+    app = opened(versions)
+    assert told in [one.value for one in app.error]
+    assert "Go on with nano\\-3" not in [button.label for button in app.button]
+    assert any(one.value == f"{told} nano\\-3" for one in opened(rights).warning)
+
+
 def test_a_version_of_another_base_is_learned_again_on_the_new_one(
     team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -159,12 +223,13 @@ def test_a_version_of_another_base_is_learned_again_on_the_new_one(
     monkeypatch.setattr("studio.context.runs", lambda: Runs(tmp_path / "versions"))
     here = Base("tiny", lineage("", "").base_fingerprint)
     monkeypatch.setattr("studio.views.versions.base", lambda: here)
-    assert "Learn it again on the new base" not in [button.label for button in opened(versions).button]
+    assert r"Learn nano\-2 again on the new base" not in [button.label for button in opened(versions).button]
     monkeypatch.setattr("studio.views.versions.base", lambda: Base("larger", "9" * 64))
     app = opened(versions)
     chosen = next(one for one in app.selectbox if one.label == "Snapshot")
     assert chosen.value == other.sha256, "the newest"
-    press(app, "Learn it again on the new base")
+    press(app, r"Learn nano\-2 again on the new base")
     chosen, start = (next(one for one in app.selectbox if one.label == of) for of in ("Snapshot", "Start from"))
     assert chosen.value == snapshot.sha256 and start.options == ["larger, the base (served now)"]
+    assert any("no recipe is the one that it was learned by" in one.value for one in app.success)
     assert app.text_input(key="new name").value == f"larger-{snapshot.sha256[:6]}"

@@ -51,7 +51,7 @@ class School:
         self.team = Team.of(self.store)
         self.by, self.registry = self.team.maintainer, self.store.versions
         self.snapshot = self.store.snapshots.make(self.by, Rules((self._judged("first", "second"),))).sha256
-        self._ids: dict[str, str] = {}
+        self.ids: dict[str, str] = {}
 
     def close(self) -> None:
         assert list(self.store.verify()) == []
@@ -72,8 +72,7 @@ class School:
         folder.mkdir()
         write_adapter(peft, folder, None)
         (folder / "README.md").write_text(f"---\nlicense: other\n---\n# {name}\n\nLearned for a test.\n")
-        made = f"2026-03-01T12:00:{len(self._ids):02}+00:00"
-        parent = parent or self.base.name
+        made, parent = f"2026-03-01T12:00:{len(self.ids):02}+00:00", parent or self.base.name
         about = Lineage(
             name, parent, self.base.name, self.base.fingerprint, self._digest(parent), self.snapshot,
             {"pair, train": 3}, 6, {"about": "For a test"}, "", {}, made,
@@ -85,22 +84,22 @@ class School:
     def register(self, about: Lineage, **changed: str) -> None:
         """As a candidate, with what is changed of its lineage."""
         digest = learned_fingerprint(self.base.fingerprint, self.folder / about.name)
-        self._ids[about.name] = self.registry.register(self.by, dataclasses.replace(about, **changed), digest)
+        self.ids[about.name] = self.registry.register(self.by, dataclasses.replace(about, **changed), digest)
 
     def compare(self, name: str) -> None:
         """Has a version compared blindly with its parent, which it beats."""
         parent = Lineage.read(self.folder / name).parent
-        self.registry.link(self.by, self._ids[name], self._judged(name, parent, LEAST_ITEMS))
+        self.registry.link(self.by, self.ids[name], self._judged(name, parent, LEAST_ITEMS))
 
     def promote(self, name: str) -> None:
         """A version that was compared before."""
-        self.registry.promote(self.by, self._ids[name], "Better")
+        self.registry.promote(self.by, self.ids[name], "Better")
 
     def roll_back(self) -> None:
         self.registry.roll_back(self.by, "Worse after all")
 
     def retire(self, name: str) -> None:
-        self.registry.retire(self.by, self._ids[name], "Not needed")
+        self.registry.retire(self.by, self.ids[name], "Not needed")
 
     def _judged(self, better: str, worse: str, count: int = 6) -> str:
         pairs = [NewItem((self._output(better, n), self._output(worse, n))) for n in range(count)]

@@ -107,7 +107,7 @@ def test_from_judgements_to_a_served_version_and_back(team, snapshot, tmp_path, 
     assert (gate.wins, gate.losses) == (comparison.items, 0)
     team.store.versions.promote(team.maintainer, version_id, "better in the comparison")
     offer = Offer([str(tiny_checkpoint)], team.store.versions, tmp_path / "data" / "versions")
-    served = offer.get()
+    served = offer.get().version
     assert served.name == "v1" and served.fingerprint == info.fingerprint == load(order.out).fingerprint
     assert team.store.versions.roll_back(team.maintainer, "a clinician complained") is None
     assert team.store.versions.served() is None
