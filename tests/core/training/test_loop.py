@@ -164,7 +164,8 @@ def test_a_command_that_is_killed_goes_on(team, snapshot, tmp_path, tiny_checkpo
     (info,) = team.store.versions.all()
     assert len(team.store.projects.of(team.maintainer)) == 2  # what was judged, and one comparison
     assert info.project_id is not None and json.loads(done.stdout)["id"] == info.id
-    other = subprocess.run([*command[:5], "epochs=2", *command[5:]], cwd=ROOT, env=environment, capture_output=True, text=True)
+    command.insert(5, "epochs=2")
+    other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert other.returncode == 2 and "another version of that name" in other.stderr
 
 
