@@ -5,14 +5,15 @@ rules are stated there) judge in the studio's own store, queue and projects, sna
 registered, and compared blindly with the checkpoint on held-out patients. After 100, 300 and 1,000 judgements; with
 supervised fine-tuning alone, preferences alone, and both; and with a fifth of the raters adversarial or careless.
 
-Writes ``benchmarks/results/<date>_feedback_loop.json`` after each part, and goes on from what is there; the charts
-go to ``assets``.
+Writes ``benchmarks/results/<date>_feedback_loop.json`` as parts get done, and the chart to ``assets``. Parts may be run
+by processes of their own (``--parts``, ``--work``, ``--results``) and put together with ``--merge``.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
 from datetime import date
@@ -23,6 +24,7 @@ from benchmarks.loop_world import World, learned, people
 from benchmarks.rater_models import RULES, Rule
 from core.config import NANO, ROOT
 from core.data.records import SPLITS, Record, read_records
+from core.errors import UniMedError
 from core.evaluation.bench import balanced
 from core.evaluation.evaluate import evaluate
 from core.model.checkpoint import load
@@ -87,7 +89,9 @@ def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
     result = {"about": rule.about, "items": len(items), "after": {}, "methods": {}}
     done = 0
     for size in setup.sizes:
-        done += world.judge(project, raters, size - done)
+        if not (made := world.judge(project, raters, size - done)):
+            break  # there were fewer items
+        done += made
         result["after"][str(done)] = learned(world, project, setup.recipe, f"{name}-{done}", held_out)
         save(result)
         if size == setup.methods_after:
@@ -103,13 +107,10 @@ def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
 
 def regressions(setup: Setup, version: Path) -> list[dict]:
     """Every task by the checkpoint and by a version, on the same held-out records."""
-    rows = []
-    for folder, source in ((setup.work / "base", NANO), (setup.work / version.name, version)):
-        done = folder / "metrics.json"
-        found = json.loads(done.read_text(encoding="utf-8")) if done.is_file() else {}
-        if not found.get("complete"):
-            found = evaluate(setup.records, str(source), folder, limit=setup.limit)
-        rows.append(found["rows"])
+    rows: list[list[dict]] = []
+    for source in (NANO, version):
+        with tempfile.TemporaryDirectory() as folder:
+            rows.append(evaluate(setup.records, str(source), Path(folder), limit=setup.limit)["rows"])
     return side_by_side(*rows)
 
 
@@ -119,8 +120,12 @@ def crowd(setup: Setup, save: Callable[[dict], None]) -> None:
     world = World.of(setup.work / "crowd", setup.records.parent, rule, setup.seed)
     train, held_out = setup.of(rule, 3 * (setup.crowd + setup.gold) // 2)
     items = world.items(train)[: setup.crowd + setup.gold]
+    if len(items) <= setup.crowd:
+        raise UniMedError("There are too few records for the items with a known answer", value=len(items))
     plain, known = items[: setup.crowd], [world.golden(item) for item in items[setup.crowd :]]
-    result = {"about": f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything.", "runs": {}}
+    about = f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything. Filtered: {OVERLAP} see an "
+    about += "item and must agree, and who is often wrong where the answer is known does not count. Unfiltered: one sees it."
+    result = {"about": about, "runs": {}}
     for name, bad, overlap, least in (
         ("honest", 0, OVERLAP, 0.0), ("filtered", BAD, OVERLAP, LEAST_GOLD), ("unfiltered", BAD, 1, 0.0),
     ):  # fmt: skip
@@ -146,6 +151,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, default=Path("out/feedback_loop"), help="folder of stores and versions")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--chart", type=Path, default=CHART)
+    parser.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON", help="results of parts; runs none")
     options = parser.parse_args()
     recipe = build_recipe(LearnRecipe, read_recipe(options.recipe, []))
     setup = Setup(
@@ -157,7 +163,11 @@ def main() -> None:
     command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
     whole |= {"command": command, "base": load(NANO).name, "recipe": asdict(recipe), "held out": options.held_out}
     options.results.mkdir(parents=True, exist_ok=True)
-    for name in options.parts:
+    for part in options.merge:
+        found = json.loads(part.read_text(encoding="utf-8"))
+        whole |= {"recipe": found["recipe"], "parts": whole["parts"] | found["parts"]}
+    path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    for name in () if options.merge else options.parts:
 
         def save(result: dict, name: str = name) -> None:
             whole["parts"][name] = result

@@ -29,14 +29,15 @@ def draw(result: dict, path: Path) -> None:
     for one in axes:
         one.axhline(0.5, color="#64748b", linewidth=1, linestyle="--")
         one.spines[["top", "right"]].set_visible(False)
-        one.set_ylim(0.2, 1.0)
+        one.set_ylim(0, 1)
     figure.savefig(path, dpi=130)
     pyplot.close(figure)
 
 
 def _after(axes: Axes, parts: dict) -> None:
     for name in COLOURS:
-        points = [(int(n), of["gate"]) for n, of in parts.get(name, {}).get("after", {}).items() if of["gate"]["rate"]]
+        gates = [(int(count), of["gate"]) for count, of in parts.get(name, {}).get("after", {}).items()]
+        points = [(count, gate) for count, gate in gates if gate["rate"] is not None]
         if not points:
             continue
         x, gates = zip(*points, strict=True)

@@ -101,7 +101,8 @@ RULES = {
         "super_resolution", "compare", 2, 0.0, fidelity, timesteps=(6, 3),
     ),
     "style": Rule(
-        "A rater corrects reports into a house style that nobody states; compared by ROUGE-L to it, with 10% noise.",
+        "Raters correct reports into a house style that nobody states, without noise; compared by ROUGE-L to it, with "
+        "10% noise.",
         "report", "correct", 1, 0.0, in_house_style,
     ),
 }  # fmt: skip

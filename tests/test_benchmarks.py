@@ -1,11 +1,14 @@
 """The benchmarks run, and compare like with like. What they measure stands in benchmarks/results."""
 
 import json
+import random
 
 import numpy as np
 import pytest
+from PIL import Image as PILImage
 
-from benchmarks import cpu, gpu, nano
+from benchmarks import cpu, gpu, nano, rater_models
+from benchmarks.loop_chart import draw
 from core.config import NANO
 from core.errors import UniMedError
 from core.inference.generator import Generator
@@ -67,3 +70,37 @@ def test_what_is_kept_of_a_run_names_no_folder(tmp_path, monkeypatch):
     kept = [(tmp_path / "results" / "2026-01-01_nano.json").read_text(), (model / "README.md").read_text()]
     assert json.loads(kept[0])["command"] == "python -m benchmarks.nano --records r.jsonl --limit 200 --model model"
     assert not any("secret" in text for text in kept)
+
+
+def test_rater_models_go_by_their_rules():
+    truth = "CT of the abdomen. Impression: soft tissue window."
+    assert rater_models.words_right("CT abdomen, soft tissue window", truth) == 1.0
+    assert rater_models.words_right("MRI of the brain", truth) == 0.0
+    assert 0 < rater_models.words_right("CT", truth) < rater_models.words_right("CT abdomen", truth) < 1
+    style = "Exam: ct of the abdomen. Result: soft tissue window. Comparison: none."
+    assert rater_models.house_style(truth) == style
+    assert rater_models.house_style("Ultrasound of the fetal head.") == (
+        "Exam: ultrasound of the fetal head. Result: not stated. Comparison: none."
+    )
+    assert rater_models.in_house_style(style, truth) == 1.0 > rater_models.in_house_style(truth, truth)
+    sharp = PILImage.effect_noise((64, 64), 60).convert("RGB")
+    blurred = sharp.resize((8, 8)).resize((64, 64))
+    assert rater_models.fidelity(sharp, sharp) == pytest.approx(1.1) > rater_models.fidelity(blurred, sharp)
+
+
+def test_rater_models_err_as_often_as_they_say():
+    rule, outputs, truth = rater_models.RULES["text"], ["MRI", "CT", "CT scan"], "CT"
+    honest = [rater_models.RaterModel(rule, draw=random.Random(n)).ranking(outputs, truth) for n in range(2000)]
+    right = {"choices": {"overall": 1}, "ranking": [[1], [2], [0]]}
+    assert 0.88 < sum(answer == right for answer in honest) / 2000 < 0.92
+    assert rater_models.RaterModel(rule, "adversarial").ranking(outputs, truth)["ranking"] == [[0], [2], [1]]
+    alike = rater_models.RaterModel(rule, noise=0.0).ranking(["CT", "ct"], truth)
+    assert alike == {"choices": {"overall": "tie"}, "ranking": [[0, 1]]}
+
+
+def test_the_chart_shows_bad_results_as_well(tmp_path):
+    gate = {"wins": 0, "ties": 0, "losses": 4, "rate": 0.0, "low": 0.0, "high": 0.49}
+    none = {"wins": 0, "ties": 0, "losses": 0, "rate": None, "low": None, "high": None}
+    part = {"after": {"100": {"gate": gate}, "300": {"gate": none}}, "methods": {"both": {"gate": none}}}
+    draw({"parts": {"text": part, "crowd": {"runs": {"honest": {"gate": gate}}}}}, tmp_path / "chart.webp")
+    assert PILImage.open(tmp_path / "chart.webp").width > 800
