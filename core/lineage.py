@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import re
 from dataclasses import asdict, dataclass, fields
+from datetime import datetime
 from pathlib import Path
 
 from core.errors import CheckpointError
@@ -82,6 +83,21 @@ class Lineage:
             raise TypeError(wrong or "signals")
         if not isinstance(tasks, list) or not all(isinstance(one, dict) for one in tasks):
             raise TypeError("tasks")
+
+    def moment(self) -> datetime:
+        """When it was made.
+
+        Raises:
+            CheckpointError: ``created_at`` is no moment with a time zone.
+        """
+        try:
+            found = datetime.fromisoformat(self.created_at)
+        except (TypeError, ValueError):
+            found = None
+        if found is None or found.tzinfo is None:
+            remedy = "Write created_at as 2026-03-01T12:00:00+00:00"
+            raise CheckpointError("When the version was made is no moment", value=self.created_at, remedy=remedy)
+        return found
 
     def write(self, folder: Path) -> None:
         part = folder / f"{VERSION_FILE}.part"

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import json
 import os
-import re
 import shutil
 import subprocess
 import sys
@@ -26,12 +25,11 @@ from core.config import LEARN_RECIPES as RECIPES
 from core.config import ROOT, default_model, records_file
 from core.errors import FeedbackError
 from core.feedback.people import Person
-from core.lineage import is_learned
+from core.lineage import checked_name, is_learned
 from studio.processes import find, known_by
 
 COMMAND = (sys.executable, "-m", "core", "learn")
 RUN, LOG, PROGRESS, METRICS = "run.json", "log.txt", "progress.json", "metrics.jsonl"
-NAME = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,79}")
 ENDED = ("done", "failed", "stopped")
 CUT_OFF = "cut off"
 """The process is gone, and has not said why."""
@@ -153,9 +151,7 @@ class Runs:
             FeedbackError: the name cannot be used, another run is going on, or it cannot be started.
         """
         by.need("maintainer")
-        if not NAME.fullmatch(order.name):
-            remedy = "Take up to 80 letters, digits, dots, dashes and underscores, and begin with a letter or a digit"
-            raise FeedbackError("A version cannot have that name", value=order.name, remedy=remedy)
+        checked_name(order.name)
         with _starting:
             self._need_room()
             if order.name in taken or (self._folder / order.name).exists():

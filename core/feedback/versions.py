@@ -82,7 +82,7 @@ class Versions:
         """
         by.need("maintainer")
         checked_name(lineage.name)
-        _created(lineage)
+        lineage.moment()
         if lineage.parent == lineage.name:
             remedy = "Give it another name than its parent's"
             raise FeedbackError("A version cannot be made of itself", value=lineage.name, remedy=remedy)
@@ -340,20 +340,9 @@ def _reason(reason: str) -> str:
     return reason
 
 
-def _created(lineage: Lineage) -> datetime:
-    try:
-        found = datetime.fromisoformat(lineage.created_at)
-    except (TypeError, ValueError):
-        found = None
-    if found is None or found.tzinfo is None:
-        remedy = "Write created_at as 2026-03-01T12:00:00+00:00"
-        raise FeedbackError("When the version was made is no moment", value=lineage.created_at, remedy=remedy)
-    return found
-
-
 def _info(version: ModelVersion, training: Training, tainted: set[str]) -> VersionInfo:
     lineage = Lineage(**{field.name: training.lineage[field.name] for field in fields(Lineage)})
     return VersionInfo(
         version.id, version.name, version.fingerprint, training.state, lineage, training.snapshot_id,
-        version.id in tainted, training.project_id, _created(lineage), training.promoted_at,
+        version.id in tainted, training.project_id, lineage.moment(), training.promoted_at,
     )  # fmt: skip

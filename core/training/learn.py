@@ -118,8 +118,6 @@ class Learner:
     def _stop(self, *_: object) -> None:
         self.stopping = True
 
-    # Steps
-
     def _loop(self, done: int, monitor: Monitor) -> str:
         """Steps to the end; returns why it came before the last one, if it did."""
         recipe = self.recipe

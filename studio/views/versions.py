@@ -72,7 +72,7 @@ def _served(person: Person, versions: list[VersionInfo], below: Base) -> None:
         reason = st.text_input("Why it should go", TAKEN_BACK, max_chars=500)
         if st.form_submit_button(f"Go back to {told}"):
             try:
-                back = context.store().versions.roll_back(person, reason)
+                back = context.store().versions.roll_back(person, reason, served.id)
                 context.done(f"{context.plain(back or below.name)} is served again.")
             except UniMedError as error:
                 context.problem(error)

@@ -13,7 +13,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from core.errors import AccessError, FeedbackError
+from core.errors import AccessError, FeedbackError, UniMedError
 from core.feedback.people import Person
 from studio import runs
 from studio.runs import CUT_OFF, Order, Run, Runs
@@ -128,7 +128,7 @@ def test_records_are_handed_on(here: Runs, tmp_path: Path, monkeypatch: pytest.M
 
 @pytest.mark.parametrize("name", ["", ".", "..", "../x", "a/b", ".hidden", "a b", "a" * 81, "ä", "a\n"])
 def test_a_name_that_is_no_folder_of_its_own_is_refused(here: Runs, tmp_path: Path, name: str) -> None:
-    with pytest.raises(FeedbackError, match="cannot have that name"):
+    with pytest.raises(UniMedError, match="cannot have that name"):
         here.start(MONA, Order(name, "ab" * 32, None, "default.json", 40), set())
     assert not (tmp_path / "versions").exists()
 

@@ -154,7 +154,7 @@ def test_a_command_that_is_killed_goes_on(team, snapshot, tmp_path, tiny_checkpo
     for phase in ("learning", "learning", "evaluating", "comparing"):
         process = subprocess.Popen(command, cwd=ROOT, env=environment, stderr=subprocess.DEVNULL)
         limit = time.monotonic() + 120
-        while process.poll() is None and phase_of(tmp_path) != phase and time.monotonic() < limit:
+        while process.poll() is None and told(tmp_path) != (phase, process.pid) and time.monotonic() < limit:
             time.sleep(0.01)
         time.sleep(moments.uniform(0, 0.3))
         process.send_signal(signal.SIGKILL)
@@ -162,16 +162,20 @@ def test_a_command_that_is_killed_goes_on(team, snapshot, tmp_path, tiny_checkpo
     done = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True, timeout=240)
     assert done.returncode == 0, done.stderr
     (info,) = team.store.versions.all()
+    assert len(team.store.projects.of(team.maintainer)) == 2  # what was judged, and one comparison
     assert info.project_id is not None and json.loads(done.stdout)["id"] == info.id
-    other = subprocess.run([*command, "epochs=2"], cwd=ROOT, env=environment, capture_output=True, text=True)
+    command.insert(5, "epochs=2")
+    other = subprocess.run(command, cwd=ROOT, env=environment, capture_output=True, text=True)
     assert other.returncode == 2 and "another version of that name" in other.stderr
 
 
-def phase_of(tmp_path):
+def told(tmp_path):
+    """The phase of the run, and whose word that is."""
     try:
-        return json.loads((tmp_path / "data" / "versions" / "v1" / "progress.json").read_text())["phase"]
+        said = json.loads((tmp_path / "data" / "versions" / "v1" / "progress.json").read_text())
+        return said["phase"], said["pid"]
     except (OSError, ValueError):
-        return ""
+        return "", 0
 
 
 def test_a_task_that_falls_below_its_noise_is_named():
