@@ -49,7 +49,7 @@ def team(tmp_path, monkeypatch, tiny_checkpoint):
         assert list(store.verify()) == []
 
 
-def asked(team, generator, patients=20):
+def asked(team, generator, patients=24):
     """Two sampled answers to a question about each patient's picture, as ``feedback run`` would store them."""
     items = []
     for n in range(patients):
@@ -69,7 +69,7 @@ def asked(team, generator, patients=20):
 
 @pytest.fixture
 def snapshot(team, tiny_generator):
-    """What two raters made of twelve comparisons: the longer answer is better. Eight more requests wait unjudged."""
+    """What two raters made of twelve comparisons: the longer answer is better. Twelve more requests wait unjudged."""
     items, projects = asked(team, tiny_generator)[:12], team.store.projects
     project = projects.make(team.maintainer, "longer", "compare", Rubric((OVERALL,)), Plan(overlap=1), items)
     for rater in team.raters:
