@@ -123,8 +123,10 @@ def crowd(setup: Setup, save: Callable[[dict], None]) -> None:
     if len(items) <= setup.crowd:
         raise UniMedError("There are too few records for the items with a known answer", value=len(items))
     plain, known = items[: setup.crowd], [world.golden(item) for item in items[setup.crowd :]]
-    about = f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything. Filtered: {OVERLAP} see an "
-    about += "item and must agree, and who is often wrong where the answer is known does not count. Unfiltered: one sees it."
+    about = (
+        f"{CROWD} raters, of whom {BAD} are bad: one says the opposite, one says anything. Filtered: {OVERLAP} see an "
+        "item and must agree, and who is often wrong where the answer is known does not count. Unfiltered: one sees it."
+    )
     result = {"about": about, "runs": {}}
     for name, bad, overlap, least in (
         ("honest", 0, OVERLAP, 0.0), ("filtered", BAD, OVERLAP, LEAST_GOLD), ("unfiltered", BAD, 1, 0.0),

@@ -9,7 +9,7 @@ import streamlit as st
 
 from core.config import COMPARE, records_file
 from core.errors import UniMedError
-from core.feedback.gate import EVEN, Gate
+from core.feedback.gate import EVEN, LEAST_ITEMS, Gate
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
 from core.feedback.versions import CANDIDATE, PROMOTED, RETIRED, VersionInfo
@@ -252,6 +252,12 @@ def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
         return "it was not compared with its parent: nobody asked for that, or both answer every request alike."
     if gate.low is None:
         return "nobody's comparisons count yet. Let people take part in the project above, and have it open."
+    if gate.open:
+        return f"{gate.judged} of {gate.items} items of the comparison are judged, and all must be."
+    if gate.counted < LEAST_ITEMS:
+        return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must: ask for a larger one."
+    if version.lineage.parent != (now := context.store().versions.served() or below.name):
+        return f"it was compared with {context.plain(version.lineage.parent)}, and {context.plain(now)} is served."
     if gate.low <= EVEN:
         lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
         return f"{lower}. Let more be compared, or learn from more."
