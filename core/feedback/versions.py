@@ -15,7 +15,7 @@ from datetime import datetime
 from sqlalchemy import select
 from sqlalchemy.orm import Session
 
-from core.errors import FeedbackError
+from core.errors import FeedbackError, UniMedError
 from core.feedback import audit, descent, gate, promotion, runs
 from core.feedback.database import Database
 from core.feedback.gate import Gate
@@ -124,7 +124,7 @@ class Versions:
             for training, version in session.execute(query):
                 try:
                     found.append(_info(version, training, tainted))
-                except (FeedbackError, KeyError, TypeError, ValueError) as error:
+                except (UniMedError, KeyError, TypeError, ValueError) as error:
                     if version.name not in self._told:
                         what = f"What the registry holds of version {version.name} is damaged ({type(error).__name__})"
                         print(what, file=sys.stderr, flush=True)

@@ -256,11 +256,11 @@ def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
         return f"{gate.judged} of {gate.items} items of the comparison are judged, and all must be."
     if gate.counted < LEAST_ITEMS:
         return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must: ask for a larger one."
-    if version.lineage.parent != (now := context.store().versions.served() or below.name):
-        return f"it was compared with {context.plain(version.lineage.parent)}, and {context.plain(now)} is served."
     if gate.low <= EVEN:
         lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
         return f"{lower}. Let more be compared, or learn from more."
+    if version.lineage.parent != (now := context.store().versions.served() or below.name):
+        return f"it was compared with {context.plain(version.lineage.parent)}, and {context.plain(now)} is served."
     return ""
 
 

@@ -192,7 +192,7 @@ def test_the_studio_beside_it_has_its_model_and_its_data(
     for model, whole in (("model", str(second_checkpoint.resolve())), ("an/id", "an/id")):
         options = SimpleNamespace(host="127.0.0.1", studio_port=free_port(), model=[model, "another"])
         with app.studio(options):
-            (child,) = psutil.Process().children()
+            (child,) = [one for one in psutil.Process().children() if "studio.app" in one.cmdline()]
             given = child.environ()
         assert (given["UNIMED_MODEL"], given["UNIMED_DATA"]) == (whole, str(tmp_path.resolve() / "data"))
 
