@@ -169,11 +169,11 @@ def _evaluate(order: Order, lineage: Lineage) -> Lineage:
 
 def side_by_side(old: list[dict], new: list[dict]) -> list[dict]:
     """Rows of two evaluations on the same records. ``worse`` says that the new value lies on the wrong side of the old
-    one's interval."""
+    one's interval, where that has a width."""
     found = []
     for before, after in zip(old, new, strict=True):
         low, high, value = before["model"]["low"], before["model"]["high"], after["model"]["value"]
-        known = None not in (low, high, value)
+        known = None not in (low, high, value) and low < high  # of one patient, or where all is right, there is no noise
         worse = known and (value < low if before["better"] == "higher" else value > high)
         found.append({
             "task": before["task"], "metric": before["metric"], "better": before["better"],

@@ -185,6 +185,8 @@ def test_a_task_that_falls_below_its_noise_is_named():
     far = distance | {"model": {"value": 6.5, "low": 6.0, "high": 7.0}}
     assert [one["worse"] for one in side_by_side([row, distance], [low, far])] == [True, True]
     assert [one["worse"] for one in side_by_side([row, distance], [row, distance])] == [False, False]
+    alone = row | {"model": {"value": 0.8, "low": 0.8, "high": 0.8}}  # one patient: nobody knows the noise
+    assert [one["worse"] for one in side_by_side([alone], [low])] == [False]
 
 
 def test_another_recipe_needs_another_name(team, snapshot, tmp_path, tiny_checkpoint):
