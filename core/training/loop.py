@@ -173,7 +173,7 @@ def side_by_side(old: list[dict], new: list[dict]) -> list[dict]:
     found = []
     for before, after in zip(old, new, strict=True):
         low, high, value = before["model"]["low"], before["model"]["high"], after["model"]["value"]
-        known = None not in (low, high, value) and low < high  # of one patient, or where all is right, there is no noise
+        known = None not in (low, high, value) and low < high  # of one patient the noise is unknown
         worse = known and (value < low if before["better"] == "higher" else value > high)
         found.append({
             "task": before["task"], "metric": before["metric"], "better": before["better"],
