@@ -163,16 +163,16 @@ def main() -> None:
     path = options.results / f"{date.today().isoformat()}_feedback_loop.json"
     whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
     command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
-    whole |= {"command": command, "base": load(NANO).name, "recipe": asdict(recipe), "held out": options.held_out}
+    whole |= {"command": command, "base": load(NANO).name, "held out": options.held_out}
     options.results.mkdir(parents=True, exist_ok=True)
     for part in options.merge:
         found = json.loads(part.read_text(encoding="utf-8"))
-        whole |= {"recipe": found["recipe"], "parts": whole["parts"] | found["parts"]}
+        whole["parts"] |= found["parts"]
     path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name in () if options.merge else options.parts:
 
         def save(result: dict, name: str = name) -> None:
-            whole["parts"][name] = result
+            whole["parts"][name] = result | {"recipe": asdict(recipe)}
             path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
         crowd(setup, save) if name == "crowd" else scenario(setup, name, save)
