@@ -109,7 +109,8 @@ def rate(page: Page, count: int) -> float:
         page.keyboard.press("Enter")
         if number < count - 1:
             page.wait_for_function(
-                "(last) => [...document.querySelectorAll('.ub-text p')].map(p => p.innerText).join('|') !== last",
+                "(last) => { const now = [...document.querySelectorAll('.ub-text p')].map(p => p.innerText);"
+                " return now.length === 2 && now.join('|') !== last; }",
                 arg="|".join(shown),
             )
         seconds.append(time.perf_counter() - start)
