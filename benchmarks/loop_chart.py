@@ -18,13 +18,16 @@ MARKERS = {"text": "o", "image": "s", "style": "^"}
 def draw(result: dict, path: Path) -> None:
     """Win rates after so many judgements, by method, and of the crowd, each with its 95% interval."""
     parts = result["parts"]
-    figure, axes = pyplot.subplots(1, 3, figsize=(11, 3.6), sharey=True, layout="constrained")
+    runs = {name: of["gate"] for name, of in parts.get("crowd", {}).get("runs", {}).items()}
+    panels = 3 if runs else 2
+    figure, axes = pyplot.subplots(1, panels, figsize=(3.7 * panels, 3.6), sharey=True, layout="constrained")
     _after(axes[0], parts)
     methods = [(name, how, of) for name, part in parts.items() for how, of in part.get("methods", {}).items()]
     _bars(axes[1], {f"{name}, {how}": of["gate"] for name, how, of in methods})
     axes[1].set_title("By method, after 300", fontsize=10)
-    _bars(axes[2], {name: of["gate"] for name, of in parts.get("crowd", {}).get("runs", {}).items()})
-    axes[2].set_title("Ten raters, two of them bad", fontsize=10)
+    if runs:
+        _bars(axes[2], runs)
+        axes[2].set_title("Ten raters, two of them bad", fontsize=10)
     axes[0].set_ylabel("win rate against the base")
     for one in axes:
         one.axhline(0.5, color="#64748b", linewidth=1, linestyle="--")
