@@ -105,7 +105,10 @@ def rate(page: Page, count: int) -> float:
         expect(texts).to_have_count(2)
         shown = texts.all_inner_texts()
         start = time.perf_counter()
-        page.keyboard.press("1" if len(shown[0]) <= len(shown[1]) else "3")
+        chosen = page.locator(".ub [aria-pressed=true]").first
+        while not chosen.is_visible():  # a key that comes while the board is being built is lost
+            page.keyboard.press("1" if len(shown[0]) <= len(shown[1]) else "3")
+            page.wait_for_timeout(50)
         page.keyboard.press("Enter")
         if number < count - 1:
             page.wait_for_function(
