@@ -176,7 +176,7 @@ class Runs:
             self._begin(by, order)
 
     def stop(self, by: Person, name: str) -> None:
-        """Asks a running one to save and to end.
+        """Asks a running one to end after its current step; its last save stays.
 
         Raises:
             AccessError: only a maintainer may.

@@ -21,7 +21,7 @@ from core.feedback.unseen import unseen
 from core.inference.generator import Generator
 from core.lineage import Lineage, is_learned
 from core.model.checkpoint import Checkpoint, load, pick_device
-from core.model.fingerprint import learned_fingerprint
+from core.model.fingerprint import fingerprint, learned_fingerprint
 from core.model.hub import resolve
 from core.training.learn import Learner
 from core.training.monitor import Progress
@@ -94,7 +94,8 @@ def _make(store: StudioStore, by: Person, order: Order, progress: Progress) -> t
         _free()
     lineage = Lineage.read(order.out)
     asked = json.loads(json.dumps(dataclasses.asdict(order.recipe)))
-    if (lineage.snapshot, lineage.recipe) != (order.source.sha256, asked):
+    made_of = lineage.snapshot, lineage.recipe, lineage.parent_fingerprint
+    if made_of != (order.source.sha256, asked, fingerprint_of(resolve(order.base))):
         remedy = "Give this one another name"
         raise SettingsError("There is another version of that name", value=lineage.name, remedy=remedy)
     if order.records is not None and "tasks" not in lineage.metrics:
@@ -117,7 +118,9 @@ def load_to_learn(source: str) -> Checkpoint:
 
 
 def fingerprint_of(folder: Path) -> str:
-    """What outputs of a version folder carry."""
+    """What outputs carry of the version in a checkpoint folder or version folder."""
+    if not is_learned(folder):
+        return fingerprint(folder)
     return learned_fingerprint(Lineage.read(folder).base_fingerprint, folder)
 
 

@@ -122,17 +122,13 @@ class TrainRecipe:
                 raise SettingsError(f"The recipe's {key} must hold shares of 0 or more", value=shares)
         if not any(self.mix.values()):
             raise SettingsError("The recipe's mix must hold a share above 0", value=self.mix)
-        for name in ("learning_rate", "clip", "timestep_shift"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(self, name))
+        _above_zero(self, "learning_rate", "clip", "timestep_shift")
         if self.lora_rank and self.freeze:
             remedy = "Leave freeze out, and name the adapters' layers with lora_targets"
             raise SettingsError("Adapters train alone: freeze has no meaning beside lora_rank", remedy=remedy)
         if set(self.freeze) == set(PARTS):
             raise SettingsError("The recipe freezes every part", value=self.freeze, remedy="Leave one out")
-        for name in ("steps", "variants", "tokens_per_pack", "accumulate", "save_every", "keep", "log_every"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
+        _at_least_one(self, "steps", "variants", "tokens_per_pack", "accumulate", "save_every", "keep", "log_every")
 
     def binding(self) -> dict:
         """What decides what is computed: the recipe's keys, as JSON gives them back, and the content of its files."""
@@ -201,16 +197,14 @@ class LearnRecipe:
             raise SettingsError("The recipe learns from nothing", value=weights, remedy=remedy)
         if not 0 <= self.smoothing < 0.5:
             raise SettingsError("The recipe's smoothing must be at least 0 and below 0.5", value=self.smoothing)
-        for name in ("changed_weight", "region_weight", "lora_alpha", "learning_rate", "clip", "timestep_shift",
-                     "text_beta", "image_beta", "epochs"):  # fmt: skip
-            if not 0 < getattr(self, name) < math.inf:
-                raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(self, name))
+        _above_zero(
+            self, "changed_weight", "region_weight", "lora_alpha", "learning_rate", "clip", "timestep_shift",
+            "text_beta", "image_beta", "epochs",
+        )  # fmt: skip
         for name in ("warmup", "ema_decay"):
             if not 0 <= getattr(self, name) < 1:
                 raise SettingsError(f"The recipe's {name} must be at least 0 and below 1", value=getattr(self, name))
-        for name in ("batch", "least_steps", "tokens_per_pack", "lora_rank", "log_every"):
-            if getattr(self, name) < 1:
-                raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(self, name))
+        _at_least_one(self, "batch", "least_steps", "tokens_per_pack", "lora_rank", "log_every")
 
     def rate(self, step: int, steps: int) -> float:
         """The learning rate of a step."""
@@ -222,6 +216,18 @@ def binding(recipe, *files: str) -> dict:
     """The recipe's keys but for ``NOT_BINDING``, as JSON gives them back, and fingerprints of those in ``files``."""
     values = {k: v for k, v in dataclasses.asdict(recipe).items() if k not in NOT_BINDING}
     return json.loads(json.dumps(values)) | {name: fingerprint(Path(getattr(recipe, name))) for name in files}
+
+
+def _above_zero(recipe: TrainRecipe | LearnRecipe, *names: str) -> None:
+    for name in names:
+        if not 0 < getattr(recipe, name) < math.inf:
+            raise SettingsError(f"The recipe's {name} must be a number above 0", value=getattr(recipe, name))
+
+
+def _at_least_one(recipe: TrainRecipe | LearnRecipe, *names: str) -> None:
+    for name in names:
+        if getattr(recipe, name) < 1:
+            raise SettingsError(f"The recipe's {name} must be at least 1", value=getattr(recipe, name))
 
 
 def _known(key: str, values, known: tuple[str, ...]) -> None:

@@ -213,7 +213,7 @@ def _buttons(person: Person, run: Run, goes_on: bool) -> None:
         if run.state == "running":
             if row.button(f"Stop {name}", key=f"stop {run.name}"):
                 runs.stop(person, run.name)
-                st.info("It saves what it has, and ends.")
+                st.info("It ends after its current step. What it saved last stays.")
             return
         again = f"Try {name} again" if run.state == "failed" else f"Go on with {name}"
         if run.order is None:

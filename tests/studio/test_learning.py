@@ -16,8 +16,7 @@ from core.sequence import Text
 from tests.browser import free_port
 from tests.core.feedback.builders import picture
 from tests.studio.conftest import SECONDS, LogIn, Studio, open_store
-from tests.studio.test_studio import go
-from tests.studio.test_versions import PROJECT, compared, learn, process_of, version
+from tests.studio.test_versions import compared, learn, make_snapshot, process_of, version
 
 LONG = 240_000
 MORE = 10
@@ -63,12 +62,7 @@ def kill_while_it_learns(studio: Studio, name: str) -> None:
 
 def test_twenty_ratings_become_a_candidate(studio: Studio, log_in: LogIn) -> None:
     page = log_in("mona")
-    go(page, "Snapshots")
-    page.get_by_label("Projects").click()
-    page.get_by_role("option", name=PROJECT).click()
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Make a snapshot").click()
-    page.get_by_role("link", name="Learn from it").click()
+    make_snapshot(page)
     page.get_by_role("spinbutton", name="Requests to compare").fill("10")
     learn(page, "sharper")
     kill_while_it_learns(studio, "sharper")

@@ -90,6 +90,16 @@ def throw_away(page: Page) -> None:
     page.get_by_role("button", name="Yes, throw it away").click()
 
 
+def make_snapshot(page: Page) -> None:
+    """Of the project, and on to the form for learning from it."""
+    go(page, "Snapshots")
+    page.get_by_label("Projects").click()
+    page.get_by_role("option", name=PROJECT).click()
+    page.keyboard.press("Escape")
+    page.get_by_role("button", name="Make a snapshot").click()
+    page.get_by_role("link", name="Learn from it").click()
+
+
 def learn(page: Page, name: str, recipe: str = "") -> None:
     """Fills the form in and presses the button."""
     if recipe:
@@ -117,12 +127,7 @@ def process_of(studio: Studio, name: str) -> psutil.Process:
 def test_from_a_snapshot_to_a_candidate_while_everything_is_killed(studio: Studio, log_in: LogIn) -> None:
     (hold := studio.data / "hold").touch()
     page = log_in("mona")
-    go(page, "Snapshots")
-    page.get_by_label("Projects").click()
-    page.get_by_role("option", name=PROJECT).click()
-    page.keyboard.press("Escape")
-    page.get_by_role("button", name="Make a snapshot").click()
-    page.get_by_role("link", name="Learn from it").click()
+    make_snapshot(page)
     expect(page.get_by_label("Name of the new version")).to_have_value("nano-v1-" + snapshot(studio)[:6])
     learn(page, FIRST)
     expect(page.get_by_text(f"Learning: {HELD_AT} of {STEPS}")).to_be_visible()

@@ -316,14 +316,20 @@ def test_where_memory_is_short_the_one_in_service_stays_and_the_others_make_room
 def test_where_there_is_no_room_beside_it_what_was_in_service_goes(
     school: School, offer: Offer, room: Callable[[int], None]
 ) -> None:
+    registry = with_one_in_service(school, offer)
+    room(1)
+    registry.promoted = "two"
+    soon(lambda: offer.default.name == "two")
+
+
+def with_one_in_service(school: School, offer: Offer) -> Stands:
+    """Two versions, of which the first is promoted and loaded."""
     for seed, name in enumerate(("one", "two")):
         school.learn(name, seed)
     registry = offer._registry = Stands(school.registry.all())
     registry.promoted = "one"
     soon(lambda: offer.default.name == "one")
-    room(1)
-    registry.promoted = "two"
-    soon(lambda: offer.default.name == "two")
+    return registry
 
 
 class Stands:
@@ -340,11 +346,7 @@ class Stands:
 def test_what_was_in_service_answers_until_the_next_one_is_there(
     school: School, offer: Offer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for seed, name in enumerate(("one", "two")):
-        school.learn(name, seed)
-    registry = offer._registry = Stands(school.registry.all())
-    registry.promoted = "one"
-    soon(lambda: offer.default.name == "one")
+    registry = with_one_in_service(school, offer)
     begun, go_on = Event(), Event()
 
     def slow(folder: Path, base: Path) -> Checkpoint:

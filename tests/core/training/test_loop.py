@@ -194,3 +194,13 @@ def test_another_recipe_needs_another_name(team, snapshot, tmp_path, tiny_checkp
     make_version(team.store, team.maintainer, order)
     with pytest.raises(SettingsError, match="another version of that name"):
         make_version(team.store, team.maintainer, dataclasses.replace(order, recipe=LearnRecipe()))
+
+
+def test_a_name_stands_for_one_base(team, snapshot, tmp_path, tiny_checkpoint):
+    """The same order from another version to begin with does not give the version that is there."""
+    order = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256)
+    make_version(team.store, team.maintainer, order)
+    other = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256, "v2")
+    make_version(team.store, team.maintainer, dataclasses.replace(other, compare=0))
+    with pytest.raises(SettingsError, match="another version of that name"):
+        make_version(team.store, team.maintainer, dataclasses.replace(order, base=str(other.out)))
