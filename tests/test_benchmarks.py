@@ -104,4 +104,5 @@ def test_the_chart_shows_bad_results_as_well(tmp_path):
     none = {"wins": 0, "ties": 0, "losses": 0, "rate": None, "low": None, "high": None}
     part = {"after": {"100": {"gate": gate}, "300": {"gate": none}}, "methods": {"both": {"gate": none}}}
     draw({"parts": {"text": part, "crowd": {"runs": {"honest": {"gate": gate}}}}}, tmp_path / "chart.webp")
-    assert PILImage.open(tmp_path / "chart.webp").width > 800
+    with PILImage.open(tmp_path / "chart.webp") as chart:
+        assert chart.width > 800

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import json
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Page, expect
+from playwright.sync_api import Locator, Page, TimeoutError, expect
 
 from benchmarks.studio_raters import start_studio
 from core.feedback.judged import judged
@@ -34,11 +35,24 @@ def go(page: Page, name: str) -> None:
     page.get_by_role("link", name=name, exact=True).first.click()
 
 
+def still(page: Page) -> None:
+    """Waits until the page is drawn: what is drawn anew would close a list that is open."""
+    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
+
+
+def pick(page: Page, field: Locator, option: str) -> None:
+    """Chooses from a list. What is drawn anew closes a list that is open: then it is opened again."""
+    for _ in range(5):
+        field.click()
+        with suppress(TimeoutError):
+            return page.get_by_role("option", name=option).click(timeout=4000)
+    raise AssertionError(f"No option {option}")
+
+
 def choose(page: Page, project: str) -> None:
-    """Another project: once the board is there, which takes the focus and would close the list."""
+    """Another project: once the board is there, which takes the focus."""
     expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
-    page.get_by_label("Project").click()
-    page.get_by_role("option", name=project).click()
+    pick(page, page.get_by_label("Project"), project)
 
 
 def standing(page: Page, done: int, total: int) -> None:
@@ -149,8 +163,7 @@ def test_a_maintainer_sees_the_agreement_and_exports(studio: Studio, log_in: Log
 def test_a_maintainer_makes_a_snapshot_of_what_was_said(studio: Studio, log_in: LogIn) -> None:
     page, mona = log_in("mona"), studio.people["mona"]
     go(page, "Snapshots")
-    page.get_by_label("Projects").click()
-    page.get_by_role("option", name=NAME).click()
+    pick(page, page.get_by_label("Projects"), NAME)
     page.keyboard.press("Escape")  # the list of the others
     page.get_by_role("button", name="Make a snapshot").click()
     expect(page.get_by_text("Left out: ")).to_be_visible()
@@ -178,8 +191,7 @@ def test_files_become_a_project(studio: Studio, log_in: LogIn, tmp_path: Path) -
     page = log_in("mona")
     go(page, "Projects")
     page.get_by_label("Name").fill("Brought along")
-    page.get_by_label("What is judged").click()
-    page.get_by_role("option", name="Files of mine").click()
+    pick(page, page.get_by_label("What is judged"), "Files of mine")
     page.locator("input[type=file]").set_input_files([tmp_path / name for name in ("1.png", "2.png", "notes.txt")])
     expect(page.get_by_text("notes.txt")).to_be_visible()
     page.get_by_role("button", name="Make it").click()

@@ -25,7 +25,7 @@ from tests.core.feedback.builders import picture
 from tests.core.feedback.team import Team
 from tests.studio.conftest import PASSWORD, SECONDS, LogIn, Studio, open_store
 from tests.studio.stand_in import HELD_AT, STEPS
-from tests.studio.test_studio import go
+from tests.studio.test_studio import go, pick, still
 
 PROJECT, FIRST, SECOND = "Twenty pairs", "sharper-1", "sharper-2"
 MODULE = "tests.studio.stand_in"
@@ -79,11 +79,6 @@ def version(studio: Studio, name: str) -> VersionInfo:
     return next(one for one in studio.store.versions.all() if one.name == name)
 
 
-def still(page: Page) -> None:
-    """Waits until the page is drawn: what is drawn anew would close a list that is open."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-
-
 def throw_away(page: Page) -> None:
     """Once more than once: what was learned is gone then."""
     page.get_by_role("button", name=re.compile("^Throw .* away$")).click()
@@ -93,8 +88,7 @@ def throw_away(page: Page) -> None:
 def make_snapshot(page: Page) -> None:
     """Of the project, and on to the form for learning from it."""
     go(page, "Snapshots")
-    page.get_by_label("Projects").click()
-    page.get_by_role("option", name=PROJECT).click()
+    pick(page, page.get_by_label("Projects"), PROJECT)
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Make a snapshot").click()
     page.get_by_role("link", name="Learn from it").click()
@@ -103,8 +97,7 @@ def make_snapshot(page: Page) -> None:
 def learn(page: Page, name: str, recipe: str = "") -> None:
     """Fills the form in and presses the button."""
     if recipe:
-        page.get_by_role("combobox", name="Recipe").click()
-        page.get_by_role("option", name=recipe).click()
+        pick(page, page.get_by_role("combobox", name="Recipe"), recipe)
     page.get_by_label("Name of the new version").fill(name)
     page.get_by_label("Name of the new version").press("Tab")
     page.get_by_role("button", name="Learn from it").click()
@@ -186,9 +179,7 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     still(page)
     page.get_by_text(f"The project: {FIRST} beside nano v1").click()
     expect(page.get_by_role("button", name="Let them take part")).to_be_visible()
-    still(page)
-    page.get_by_role("combobox", name="People").click()
-    page.get_by_role("option", name="rita").click()
+    pick(page, page.get_by_role("combobox", name="People"), "rita")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Let them take part").click()
     expect(page.get_by_text(f"rita: raters of {FIRST} beside")).to_be_visible()
@@ -215,9 +206,7 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
 def test_a_version_that_is_not_better_cannot_be_promoted(studio: Studio, log_in: LogIn) -> None:
     page = log_in("mona")
     page.goto(f"{studio.url}versions")
-    still(page)
-    page.get_by_role("combobox", name="Start from").click()
-    page.get_by_role("option", name=FIRST).click()
+    pick(page, page.get_by_role("combobox", name="Start from"), FIRST)
     expect(page.get_by_label("Name of the new version")).to_have_value(f"{FIRST}-{snapshot(studio)[:6]}")
     learn(page, SECOND)
     expect(page.get_by_text(f"{SECOND} is learned, and a candidate now.")).to_be_visible()
@@ -279,8 +268,7 @@ def test_what_has_seen_a_withdrawn_patient_is_named_and_learned_again(studio: St
     page, emptied = log_in("mona"), snapshot(studio)
     go(page, "Rights and log")
     expect(page.get_by_text("No judgement was withdrawn yet.")).to_be_visible()
-    page.get_by_role("combobox", name="Source").click()
-    page.get_by_role("option", name="archive").click()
+    pick(page, page.get_by_role("combobox", name="Source"), "archive")
     page.get_by_role("textbox", name="Patient").fill("3")
     page.get_by_role("button", name="Withdraw the patient").click()
     expect(page.get_by_text(f"These versions had seen them: {SECOND}, {FIRST}.")).to_be_visible()

@@ -166,7 +166,7 @@ def here(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     team.store.versions.register(team.maintainer, about, fingerprint)
     monkeypatch.setattr("studio.context.runs", lambda: Runs(folder))
     monkeypatch.setattr("studio.context.person", lambda: team.store.people.named("mona"))
-    monkeypatch.setattr("studio.views.versions.base", lambda: Base("tiny", about.base_fingerprint, "nano.json"))
+    monkeypatch.setattr("studio.views.versions.base", lambda: Base(about.base, about.base_fingerprint, "nano.json"))
     monkeypatch.setattr("studio.views.versions.learning._unseen", lambda *_: (3, ["report", "vqa"]))
     won = gate_of([1.0] * 40)
     monkeypatch.setattr(team.store.versions, "gate", lambda _: won)

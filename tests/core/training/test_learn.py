@@ -20,15 +20,18 @@ import torch
 from PIL import Image as PILImage
 from safetensors.torch import load_file
 
-from core.config import ROOT, ModelConfig
+from core.config import ROOT, ModelConfig, TextSampling
 from core.data.packing import DropRates, LatentItem, TextItem, ViTItem, pack
 from core.errors import SettingsError
+from core.inference.generator import Generator
+from core.inference.once import turn_of
 from core.lineage import Lineage
 from core.model.adapter import WEIGHTS, add_adapter
 from core.model.checkpoint import load
 from core.model.objective import packed_losses
 from core.model.unified import UnifiedModel
-from core.sequence import Image
+from core.sequence import Image, Text
+from core.tasks import TASKS
 from core.training.learn import Learner
 from core.training.preference import flow_preference, text_preference, weighted_means
 from core.training.recipe import LORA_TARGETS, LearnRecipe
@@ -190,6 +193,26 @@ def test_how_a_batch_is_cut_into_packs_changes_nothing_of_texts(learner):
         gradients.append({name: p.grad.clone() for name, p in one.trained.items() if p.grad is not None})
     for name, gradient in gradients[0].items():
         torch.testing.assert_close(gradient, gradients[1][name], rtol=1e-3, atol=1e-5)
+
+
+@pytest.mark.parametrize("place", [0, 1])
+def test_what_is_learned_is_as_likely_as_when_it_is_written(learner, place, monkeypatch):
+    """Else a run would learn answers to requests that the model is never given."""
+    one, signal = learner(), SIGNALS[place]
+    generator, ids = Generator(one.parent), one.parent.tokenizer.encode(signal["chosen"]["text"])
+    said, told = [], iter([*ids, one.parent.tokenizer.eos])
+
+    def choose(logits, *_):
+        said.append(torch.log_softmax(logits.float(), -1)[token := next(told)].item())
+        return token
+
+    monkeypatch.setattr(generator, "_choose", choose)
+    inputs = [Image(PICTURES[signal["inputs"][0]["sha256"]]), Text(signal["inputs"][1]["text"])]
+    answer = [*generator.stream(turn_of(generator, TASKS[signal["task"]], inputs, 0, text=TextSampling(64)))]
+    assert len(said) == len(ids) + 1 and answer[-1].segment.text == signal["chosen"]["text"]
+    plain = signal | {"edit": False}  # the changed words of an edit weigh more
+    ((good, _),) = one.scores([one.maker.example(place, plain)], "")
+    assert good.item() == pytest.approx(sum(said), rel=1e-4)
 
 
 def test_both_sides_share_time_and_noise(learner):
