@@ -37,7 +37,7 @@ from core.sequence import Image
 from core.tasks import TASKS
 from tests.browser import WIDE, chromium, free_port
 from tests.studio.conftest import PASSWORD, open_store
-from tests.studio.test_studio import choose, go, pick, still
+from tests.studio.hands import choose, go, pick, still
 
 RESULTS = Path(__file__).parent / "results"
 EYES, RATED = 50, 20

@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 import json
-from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
-from playwright.sync_api import Locator, Page, TimeoutError, expect
+from playwright.sync_api import Page, expect
 
 from benchmarks.studio_raters import start_studio
 from core.feedback.judged import judged
@@ -18,6 +17,7 @@ from core.sequence import Text
 from tests.browser import Checker
 from tests.core.feedback.builders import picture
 from tests.studio.conftest import OUTPUTS, PASSWORD, LogIn, Studio
+from tests.studio.hands import choose, go, pick
 
 NAME = "Sharper or not"
 DISPUTED = 3
@@ -28,31 +28,6 @@ pytestmark = [
     pytest.mark.filterwarnings("ignore:unclosed event loop:ResourceWarning"),
     pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
 ]
-
-
-def go(page: Page, name: str) -> None:
-    """Chooses a page; on a phone the pages stand in a menu."""
-    page.get_by_role("link", name=name, exact=True).first.click()
-
-
-def still(page: Page) -> None:
-    """Waits until the page is drawn: what is drawn anew would close a list that is open."""
-    expect(page.get_by_test_id("stApp")).to_have_attribute("data-test-script-state", "notRunning")
-
-
-def pick(page: Page, field: Locator, option: str) -> None:
-    """Chooses from a list. What is drawn anew closes a list that is open: then it is opened again."""
-    for _ in range(5):
-        field.click()
-        with suppress(TimeoutError):
-            return page.get_by_role("option", name=option).click(timeout=4000)
-    raise AssertionError(f"No option {option}")
-
-
-def choose(page: Page, project: str) -> None:
-    """Another project: once the board is there, which takes the focus."""
-    expect(page.locator(".ub-item h2, .ub-empty").first).to_be_visible()
-    pick(page, page.get_by_label("Project"), project)
 
 
 def standing(page: Page, done: int, total: int) -> None:

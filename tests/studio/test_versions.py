@@ -24,8 +24,8 @@ from tests.browser import Checker, free_port
 from tests.core.feedback.builders import picture
 from tests.core.feedback.team import Team
 from tests.studio.conftest import PASSWORD, SECONDS, LogIn, Studio, open_store
+from tests.studio.hands import go, pick, still
 from tests.studio.stand_in import HELD_AT, STEPS
-from tests.studio.test_studio import go, pick, still
 
 PROJECT, FIRST, SECOND = "Twenty pairs", "sharper-1", "sharper-2"
 MODULE = "tests.studio.stand_in"
