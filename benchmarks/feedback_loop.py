@@ -100,9 +100,9 @@ def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
                 version = f"{name}-{method.replace(' ', '-').lower()}"
                 result["methods"][method] = learned(world, project, replace(setup.recipe, **keys), version, held_out)
                 save(result)
-    version = world.folder / "versions" / f"{name}-{done}"
-    result["tasks"] = regressions(setup, version)
-    save(result)
+    if "metrics" in result["after"][str(done)]:
+        result["tasks"] = regressions(setup, world.folder / "versions" / f"{name}-{done}")
+        save(result)
 
 
 def regressions(setup: Setup, version: Path) -> list[dict]:

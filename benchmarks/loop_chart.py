@@ -55,9 +55,10 @@ def _after(axes: Axes, parts: dict) -> None:
 
 
 def _bars(axes: Axes, gates: dict[str, dict]) -> None:
-    known = {name: gate for name, gate in gates.items() if gate["rate"] is not None}
-    rates = [gate["rate"] for gate in known.values()]
-    below = [gate["rate"] - gate["low"] for gate in known.values()]
-    errors = [below, [gate["high"] - gate["rate"] for gate in known.values()]]
-    axes.bar(range(len(known)), rates, yerr=errors if known else None, color="#94a3b8", ecolor="#0f172a", capsize=3)
-    axes.set_xticks(range(len(known)), list(known), rotation=45, ha="right", fontsize=7)
+    known = [(place, gate) for place, gate in enumerate(gates.values()) if gate["rate"] is not None]
+    rates = [gate["rate"] for _, gate in known]
+    errors = [[gate["rate"] - gate["low"] for _, gate in known], [gate["high"] - gate["rate"] for _, gate in known]]
+    places = [place for place, _ in known]
+    axes.bar(places, rates, yerr=errors if known else None, color="#94a3b8", ecolor="#0f172a", capsize=3)
+    words = [name if gate["rate"] is not None else f"{name}: no version" for name, gate in gates.items()]
+    axes.set_xticks(range(len(gates)), words, rotation=45, ha="right", fontsize=7)

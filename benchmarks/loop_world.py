@@ -18,6 +18,7 @@ from PIL import Image as PILImage
 from benchmarks.rater_models import RaterModel, Rule, truth_of
 from core.config import NANO, ImageSampling
 from core.data.records import Record, open_picture
+from core.errors import SettingsError
 from core.evaluation.bench import BATCH
 from core.evaluation.comparison import answers, compare
 from core.feedback.gate import Gate, gate_of
@@ -174,7 +175,11 @@ def learned(world: World, project: str, recipe: LearnRecipe, name: str, held_out
     folder = world.folder / "versions" / name
     folder.mkdir(parents=True)
     start = time.perf_counter()
-    Learner(from_store(world.store, snapshot.sha256), load_to_learn(str(NANO)), recipe, folder, name).run()
+    result, none = {"version": name, "counts": snapshot.counts}, asdict(gate_of([]))
+    try:
+        Learner(from_store(world.store, snapshot.sha256), load_to_learn(str(NANO)), recipe, folder, name).run()
+    except SettingsError as error:  # a run that was worse at its first looks has no version
+        return result | {"nothing learned": str(error), "gate": none, "without noise": none}
     seconds = time.perf_counter() - start
     lineage = Lineage.read(folder)
     version = world.store.versions.register(world.maintainer, lineage, fingerprint_of(folder))
@@ -182,12 +187,10 @@ def learned(world: World, project: str, recipe: LearnRecipe, name: str, held_out
     requests = [_stored(world, record, n) for n, record in enumerate(held_out)]
     sides = [answers(world.store, world.maintainer, one, requests, seed=10**6) for one in (new, world.base)]
     found = compare(world.store, world.maintainer, f"{name} against the base", *sides)
-    result = {
-        "version": name, "counts": snapshot.counts, "learning seconds": round(seconds, 1),
-        "held out requests": len(requests), "alike": found.same, "metrics": lineage.metrics,
-    }  # fmt: skip
+    result |= {"learning seconds": round(seconds, 1), "held out requests": len(requests), "alike": found.same}
+    result |= {"metrics": lineage.metrics}
     if found.project_id is None:
-        return result | {"gate": asdict(gate_of([])), "without noise": asdict(gate_of([]))}
+        return result | {"gate": none, "without noise": none}
     world.store.versions.link(world.maintainer, version, found.project_id)
     judge = (account(world.store, world.maintainer, f"judge-{name}", "rater"), RaterModel(world.rule))
     judge[1].draw.seed(f"{world.seed}/{name}")

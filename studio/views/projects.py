@@ -60,7 +60,8 @@ def one(person: Person, project: ProjectInfo) -> None:
     store = context.store()
     try:
         plan, criteria = project.plan, ", ".join(criterion.name for criterion in project.rubric.criteria)
-        people = f", {plan.overlap} people to an item" if plan.design == "open" else ""
+        each = "1 person" if plan.overlap == 1 else f"{plan.overlap} people"
+        people = f", {each} to an item" if plan.design == "open" else ""
         st.caption(f"{WAYS[plan.design]}{people}. Criteria: {criteria or 'none'}.")
         if project.state != "open" and st.button("Open to its raters", key=f"open-{project.id}"):
             store.projects.change_state(person, project.id, "open")
