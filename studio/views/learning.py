@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections import Counter
 
 import streamlit as st
 
@@ -93,7 +94,7 @@ def _form(
     place = list(able).index(asked["base"]) if asked.get("base") in able else 0
     start = first.selectbox("Start from", list(able), place, format_func=able.get)
     known = recipes()
-    wanted = next((one for one in (asked.get("recipe"), base.recipe) if one in known), None)
+    wanted = next((one for one in (asked.get("recipe"), *_suited(base.recipe, chosen)) if one in known), None)
     place = list(known).index(wanted) if wanted else 0
     recipe = second.selectbox("Recipe", list(known), place, format_func=lambda one: one.removesuffix(".json"))
     if recipe is None:
@@ -122,6 +123,14 @@ def _form(
             context.done(f"{context.plain(order.name)} {told}")
         except UniMedError as error:
             context.problem(error)
+
+
+@st.cache_data(ttl=LOOK_SECONDS, show_spinner=False)
+def _suited(recipe: str, sha256: str) -> tuple[str, ...]:
+    """Names of recipes for a snapshot, the best one first: where most of it is pictures, the one for those."""
+    types = Counter((one["chosen"] or one["rejected"])["type"] for one in context.store().snapshots.read(sha256))
+    of_pictures = recipe.removesuffix(".json") + "_images.json"
+    return (of_pictures, recipe) if types["image"] > types["text"] else (recipe,)
 
 
 def _room(person: Person, sha256: str, wanted: int) -> None:

@@ -200,6 +200,18 @@ def test_the_form_knows_the_size_of_the_base_and_says_where_requests_are_too_few
     assert any("feedback run FILE... --task report or vqa --by mona" in one.value for one in app.code)
 
 
+def test_what_is_about_pictures_is_learned_by_their_recipe(here: str, team: Team) -> None:
+    project = team.project()
+    for rater in team.raters:
+        team.judge_all(rater, project, scores={"anatomy": 5, "overall": 5})
+    drawn = team.store.snapshots.make(team.maintainer, Rules((project,)))
+    app = opened(versions)
+    chosen, recipe = (next(one for one in app.selectbox if one.label == of) for of in ("Snapshot", "Recipe"))
+    assert (chosen.value, recipe.value) == (drawn.sha256, "nano_images.json")
+    chosen.select(here).run()
+    assert next(one for one in app.selectbox if one.label == "Recipe").value == "nano.json"
+
+
 def test_a_run_that_learns_from_something_withdrawn_is_named(here: str, team: Team, tmp_path: Path) -> None:
     (folder := tmp_path / "versions" / "nano-3").mkdir()
     order = {"name": "nano-3", "snapshot": here, "base": None, "recipe": "nano.json", "compare": 40}
