@@ -75,9 +75,9 @@ class Rule:
         task, kind: of the outputs, and of the project; two outputs are compared, one is corrected.
         samples: answers to a request; those that differ are ranked.
         temperature: of the texts that are rated; the compared versions answer with their own settings.
-        timesteps: of the pictures that are rated, one number a sample; the compared versions draw with their own.
         score: of an output beside the truth; more is better.
-        truth: what that is, of a record and its target picture.
+        prompts: of the requests, in turns.
+        timesteps: of the pictures that are rated, one number a sample; the compared versions draw with their own.
     """
 
     about: str

@@ -14,6 +14,8 @@ from core.lineage import checked_name, is_learned
 
 if TYPE_CHECKING:
     from core.feedback.studio import StudioStore
+    from core.training.loop import Order
+    from core.training.sources import Source
 
 
 def parser(commands: argparse._SubParsersAction) -> None:
@@ -22,7 +24,7 @@ def parser(commands: argparse._SubParsersAction) -> None:
     )
     learn.add_argument("snapshot", help="its SHA-256 or the beginning of it, or a folder of `feedback snapshot`")
     learn.add_argument("overrides", nargs="*", metavar="key=value", help="replace keys of the recipe")
-    learn.add_argument("--by", required=True, metavar="NAME", help="the maintainer who does it")
+    learn.add_argument("--by", metavar="NAME", help="the maintainer who does it; a folder needs none")
     learn.add_argument(
         "--base", help="the version to begin with: a name, or a folder or hub id (default: what is served)"
     )
@@ -51,30 +53,44 @@ def run(options: argparse.Namespace) -> int:
 
 def _run(options: argparse.Namespace) -> None:
     from core.commands.store import studio_store
-    from core.training.loop import Order, make_version
-    from core.training.recipe import LearnRecipe, build_recipe, read_recipe
+    from core.training.loop import make_version
     from core.training.sources import from_folder, from_store
 
-    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe or LEARN_RECIPES / "default.json", options.overrides))
-    versions = versions_folder(data_folder())
+    if (folder := Path(options.snapshot)).is_dir():  # of another machine's database, where it is registered later
+        order = _order(options, from_folder(folder), None)
+        make_version(order)
+        print(json.dumps({"version": order.out.name, "folder": str(order.out)}, indent=2))
+        print("To register it where its snapshot was made: core versions add FOLDER --by NAME", file=sys.stderr)
+        return
+    if options.by is None:
+        raise SettingsError("The run has no maintainer", remedy="Name one with --by NAME")
     with studio_store() as store:
         by = store.people.named(options.by)
-        folder = Path(options.snapshot)
-        source = from_folder(folder) if folder.is_dir() else from_store(store, options.snapshot)
-        named = options.base or store.versions.served()
-        base = str(versions / named) if named and (versions / named).is_dir() else named or default_model()
-        name = _free(store, options.name or f"{Path(base).name}-{source.sha256[:6]}", versions)
-        order = Order(source, base, recipe, versions / name, options.compare, options.records)
-        version_id, comparison = make_version(store, by, order)
-        result = {"version": name, "id": version_id, "folder": str(order.out)}
+        order = _order(options, from_store(store, options.snapshot), store)
+        version_id, comparison = make_version(order, store, by)
+        result = {"version": order.out.name, "id": version_id, "folder": str(order.out)}
         if comparison is not None:
             result |= {"compared": comparison.items, "same": comparison.same}
     print(json.dumps(result, indent=2))
 
 
-def _free(store: StudioStore, name: str, versions: Path) -> str:
-    """The name, if the new version may have it: nothing is learned in vain. What is learned already is not checked: the
-    same command goes on with it."""
-    if not is_learned(versions / checked_name(name)) and store.versions.taken(name):
+def _order(options: argparse.Namespace, source: Source, store: StudioStore | None) -> Order:
+    """What the arguments ask for."""
+    from core.training.loop import Order
+    from core.training.recipe import LearnRecipe, build_recipe, read_recipe
+
+    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe or LEARN_RECIPES / "default.json", options.overrides))
+    versions = versions_folder(data_folder())
+    named = options.base or (store and store.versions.served())
+    base = str(versions / named) if named and (versions / named).is_dir() else named or default_model()
+    name = checked_name(options.name or f"{Path(base).name}-{source.sha256[:6]}")
+    if store is not None:
+        _need_free(store, name, versions)
+    return Order(source, base, recipe, versions / name, options.compare, options.records)
+
+
+def _need_free(store: StudioStore, name: str, versions: Path) -> None:
+    """The new version may have the name: nothing is learned in vain. What is learned already is not checked: the same
+    command goes on with it."""
+    if not is_learned(versions / name) and store.versions.taken(name):
         raise SettingsError("Something has that name already", value=name, remedy="Give the new version another --name")
-    return name

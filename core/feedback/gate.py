@@ -10,7 +10,7 @@ from statistics import fmean
 from sqlalchemy import select
 
 from core.feedback.database import Database
-from core.feedback.judged import judged
+from core.feedback.judged import VISITOR, judged
 from core.feedback.settling import Settled, decided, settled
 from core.feedback.signals import winner
 from core.feedback.studio_models import Item
@@ -55,23 +55,24 @@ class Gate:
         return self.items - self.open
 
 
-def gate(database: Database, project_id: str, name: str, parent: str) -> Gate:
-    """How a version stands against its parent in a project that compares them."""
+def gate(database: Database, project_id: str, ours: str, theirs: str) -> Gate:
+    """How a version stands against its parent in a project that compares them, by the fingerprints of both: the same
+    weights may go by several names."""
     found = list(judged(database, project_id))
     of = Item.project_id == project_id, Item.withdrawn_at.is_(None), Item.gold.is_(None)
     with database.reading() as session:
         items = set(session.scalars(select(Item.id).where(*of)))
-    scores = [one for item in settled(found, Counter()) if (one := score(item, name, parent)) is not None]
+    scores = [one for item in settled(found, Counter()) if (one := score(item, ours, theirs)) is not None]
     return gate_of(scores, len(items), len(items - decided(found)))
 
 
-def score(item: Settled, name: str, parent: str) -> float | None:
+def score(item: Settled, ours: str, theirs: str) -> float | None:
     """The mean over raters: 1 where the version wins, 0 where its parent does. None where the item shows not one of
     each."""
-    models = [output.model for output in item.item.outputs]
-    if models.count(name) != 1 or models.count(parent) != 1:
+    made_by = [None if output.model == VISITOR else output.fingerprint for output in item.item.outputs]
+    if made_by.count(ours) != 1 or made_by.count(theirs) != 1:
         return None
-    new, old = models.index(name), models.index(parent)
+    new, old = made_by.index(ours), made_by.index(theirs)
     first, second = sorted((new, old))
     scores = {new: 1.0, old: 0.0, None: EVEN}
     return fmean(scores[winner(one.answer, first, second)] for one in item.said)

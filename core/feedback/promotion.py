@@ -11,6 +11,9 @@ from core.feedback.gate import EVEN, LEAST_ITEMS, Gate
 from core.feedback.models import ModelVersion
 from core.feedback.studio_models import Training
 
+LARGER = "Learn from more, or learn it again under another name with a larger --compare"
+"""A comparison is made once: more requests need another version."""
+
 
 def served(session: Session) -> Training | None:
     """The promoted version; None where the base is served."""
@@ -40,19 +43,18 @@ def need_fit(session: Session, training: Training, last: Training | None, gate: 
     name = training.lineage["name"]
     _need_parent_served(session, training, last)
     if training.project_id is None:
-        remedy = "Have it compared blindly with its parent first"
+        remedy = "Learn it again with --compare, which makes a blinded comparison with its parent"
         raise FeedbackError("The version was not compared with its parent", value=name, remedy=remedy)
     if gate.open:
         what = f"The comparison is not finished: {gate.judged} of {gate.items} judged"
         raise FeedbackError(what, value=name, remedy="Have the rest judged, and the disputes decided")
     if gate.low is None or gate.counted < LEAST_ITEMS:
         what = f"Too few items of the comparison count: {gate.counted}, and {LEAST_ITEMS} must"
-        raise FeedbackError(what, value=name, remedy="Run more requests, and link a larger comparison")
+        raise FeedbackError(what, value=name, remedy=LARGER)
     if gate.low <= EVEN:
         found = f"it wins {gate.rate:.0%}, which may be {gate.low:.0%} to {gate.high:.0%}"
         what = f"The version is not shown to be better than its parent: {found}"
-        remedy = "The lower end must lie above 50%: learn from more, or make a larger comparison"
-        raise FeedbackError(what, value=name, remedy=remedy)
+        raise FeedbackError(what, value=name, remedy=f"The lower end must lie above 50%. {LARGER}")
 
 
 def need_whole(session: Session, training: Training) -> None:

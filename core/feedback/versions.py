@@ -63,13 +63,19 @@ class Basis:
     withdrawn: int
 
 
+def comparison_name(version_id: str) -> str:
+    """Of the project that compares a version with its parent. Raters read it, and it must not tell them which side is
+    whose."""
+    return f"Comparison {version_id[:8]}"
+
+
 class Versions:
     def __init__(self, database: Database) -> None:
         self._database, self._told = database, set()
 
     def register(self, by: Person, lineage: Lineage, fingerprint: str) -> str:
         """Writes down that a version was learned from a snapshot, as a candidate. Returns its id; the same again
-        returns the same.
+        returns the same, and adds the evaluation of its tasks where there was none.
 
         Args:
             fingerprint: of base and adapter together, as its outputs carry it.
@@ -95,6 +101,7 @@ class Versions:
             version_id = runs.model_version(self._database, session, lineage.name, fingerprint)
             version = session.get_one(ModelVersion, version_id)
             if (known := session.get(Training, version_id)) is not None and known.snapshot_id == snapshot.id:
+                _evaluated(session, by, known, lineage)
                 return version_id
             if known is not None or version.name != lineage.name:
                 remedy = "Give this one another name"
@@ -179,12 +186,11 @@ class Versions:
             FeedbackError: there is no such version.
         """
         with self._database.reading() as session:
-            project_id = _existing(session, version_id).project_id
-            version = session.get_one(ModelVersion, version_id)
-            parent = version.parent_id and session.get_one(ModelVersion, version.parent_id)
-        if project_id is None or parent is None:
+            training = _existing(session, version_id)
+            ours = session.get_one(ModelVersion, version_id).fingerprint
+        if training.project_id is None:
             return gate.gate_of([])
-        return gate.gate(self._database, project_id, version.name, parent.name)
+        return gate.gate(self._database, training.project_id, ours, training.lineage["parent_fingerprint"])
 
     def judgements(self, version_id: str) -> list[Basis]:
         """What the snapshots rest on that a version and its learned parents were trained on.
@@ -300,6 +306,14 @@ class Versions:
                 remedy = "Roll back to retire what is served" if training.state == PROMOTED else "It is retired already"
                 raise FeedbackError("That version is no candidate", value=training.lineage["name"], remedy=remedy)
             _change(session, by, "retire", training, RETIRED, reason)
+
+
+def _evaluated(session: Session, by: Person, known: Training, lineage: Lineage) -> None:
+    """Takes up how a registered version does its tasks, where that was not measured before."""
+    if "tasks" in lineage.metrics and "tasks" not in known.lineage["metrics"]:
+        known.lineage = known.lineage | {"metrics": lineage.metrics}
+        after = {"name": lineage.name, "tasks": promotion.tasks(known)}
+        audit.record(session, by.id, "evaluate", known, after=after)
 
 
 def _parent(database: Database, session: Session, lineage: Lineage) -> str:

@@ -336,6 +336,8 @@ class Learner:
             remedy = "Lower learning_rate, or raise sft_weight and anchor_weight"
             raise SettingsError("Nothing was learned: the chosen side got worse at once", value=why, remedy=remedy)
         step = self._resume()
+        if step < self.steps and not why:
+            why = f"after step {step} the chosen side was worse than its reference"
         put(self.trained, self.ema)
         self.model.eval()
         self.progress.tell("evaluating", self.steps, self.steps)

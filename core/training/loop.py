@@ -18,6 +18,7 @@ from core.evaluation.evaluate import evaluate
 from core.feedback.people import Person
 from core.feedback.studio import StudioStore
 from core.feedback.unseen import unseen
+from core.feedback.versions import comparison_name
 from core.inference.generator import Generator
 from core.lineage import Lineage, is_learned
 from core.model.checkpoint import Checkpoint, load, pick_device
@@ -69,18 +70,23 @@ class Order:
     records: Path | None = None
 
 
-def make_version(store: StudioStore, by: Person, order: Order) -> tuple[str, Comparison | None]:
-    """Makes a candidate. Returns its id, and the comparison where one was made.
+def make_version(
+    order: Order, store: StudioStore | None = None, by: Person | None = None
+) -> tuple[str | None, Comparison | None]:
+    """Makes a candidate. Returns its id, and the comparison where one was made. Without a store, as on a machine that
+    only learns, it ends with the version folder, and there is neither.
 
     Raises:
         UniMedError: something cannot be used, which ``progress.json`` says too; or another run has the folder.
     """
-    by.need("maintainer")
+    if store is not None:
+        by.need("maintainer")
     order.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(order.out)
     with RunStates(order.out).locked():
         try:
-            made = _make(store, by, order, progress)
+            lineage = _learn(order, progress)
+            made = (None, None) if store is None else _register(store, by, order, lineage, progress)
         except UniMedError as error:
             progress.tell("failed", message=str(error))
             raise
@@ -88,7 +94,8 @@ def make_version(store: StudioStore, by: Person, order: Order) -> tuple[str, Com
         return made
 
 
-def _make(store: StudioStore, by: Person, order: Order, progress: Progress) -> tuple[str, Comparison | None]:
+def _learn(order: Order, progress: Progress) -> Lineage:
+    """The version folder, with its card."""
     if not is_learned(order.out):
         Learner(order.source, load_to_learn(order.base), order.recipe, order.out, order.out.name).run()
         _free()
@@ -102,6 +109,12 @@ def _make(store: StudioStore, by: Person, order: Order, progress: Progress) -> t
         progress.tell("evaluating")
         lineage = _evaluate(order, lineage)
     (order.out / "README.md").write_text(card(lineage), encoding="utf-8")
+    return lineage
+
+
+def _register(
+    store: StudioStore, by: Person, order: Order, lineage: Lineage, progress: Progress
+) -> tuple[str, Comparison | None]:
     version_id = store.versions.register(by, lineage, fingerprint_of(order.out))
     info = next(one for one in store.versions.all() if one.id == version_id)
     if not order.compare or info.project_id is not None:
@@ -127,17 +140,16 @@ def fingerprint_of(folder: Path) -> str:
 def _compare(store: StudioStore, by: Person, order: Order, version_id: str, progress: Progress) -> Comparison:
     """One version after the other: the full-size model is in memory once."""
     requests = unseen(store.database, order.source.signals, order.compare)
-    sides, names = [], []
+    sides = []
     for number, source in enumerate((order.base, str(order.out))):
         generator = Generator(load(source))
-        names.append(generator.checkpoint.name)
         before = number * len(requests)
         tell = lambda done, before=before: progress.tell("comparing", before + done, 2 * len(requests))  # noqa: E731
         tell(0)
         sides.append(answers(store, by, generator, requests, tell))
         del generator
         _free()
-    found = compare(store, by, f"{names[1]} against {names[0]}", sides[1], sides[0])
+    found = compare(store, by, comparison_name(version_id), sides[1], sides[0])
     if found.project_id is not None:
         store.versions.link(by, version_id, found.project_id)
     return found

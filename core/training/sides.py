@@ -90,17 +90,22 @@ def is_first(signal: dict) -> bool:
 
 def imitated(signals: list[dict]) -> set[int]:
     """Places of the signals whose chosen side is learned for itself: what is to be imitated, and of pairs what nothing
-    was preferred to, unless another signal says that it is to be imitated. The first of a ranking is imitated in each
-    of its pairs, or the others would leave little of it."""
+    was preferred to. The best of several is so in each of its pairs, or those of the others would leave little of it.
+    A correction has a signal of its own beside its pair, and counts once."""
 
     def key(signal: dict, side: str) -> str:
         output = {name: value for name, value in signal[side].items() if name in ("text", "sha256")}
         return json.dumps([signal["task"], signal["inputs"], output], sort_keys=True)
 
-    known = {key(one, "rejected") for one in signals if one["kind"] == PAIR}
-    known |= {key(one, "chosen") for one in signals if one["kind"] == SFT}
-    of_pairs = {place for place, one in enumerate(signals) if one["kind"] == PAIR and key(one, "chosen") not in known}
-    return of_pairs | {place for place, one in enumerate(signals) if one["kind"] == SFT}
+    beaten = {key(one, "rejected") for one in signals if one["kind"] == PAIR}
+    said = {key(one, "chosen") for one in signals if one["kind"] == SFT}
+    found = set()
+    for place, one in enumerate(signals):
+        if one["kind"] == SFT:
+            found.add(place)
+        elif one["kind"] == PAIR and (of := key(one, "chosen")) not in beaten and not (one["edit"] and of in said):
+            found.add(place)
+    return found
 
 
 def can_learn(signal: dict, recipe: LearnRecipe, *, imitate: bool) -> bool:

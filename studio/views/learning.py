@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from dataclasses import dataclass
 
 import streamlit as st
 
 from core.config import COMPARE
 from core.errors import UniMedError
+from core.feedback.gate import LEAST_ITEMS
 from core.feedback.people import Person
 from core.feedback.snapshots import SnapshotInfo
 from core.feedback.unseen import unseen
@@ -23,8 +25,8 @@ from studio.views.snapshots import counted
 EVERY_SECONDS = 2
 LOOK_SECONDS = 60
 """For so long a count of requests is remembered."""
-LEAST = 10
-"""On fewer requests nobody can show that a version is better."""
+MOST = 1000
+"""Requests of a comparison."""
 NAME, SUGGESTED, WATCHED = "new name", "suggested name", "watched"
 PHASES = {
     "starting": "Starting", "learning": "Learning", "evaluating": "Measuring",
@@ -94,7 +96,13 @@ def _form(
     place = list(able).index(asked["base"]) if asked.get("base") in able else 0
     start = first.selectbox("Start from", list(able), place, format_func=able.get)
     known = recipes()
-    wanted = next((one for one in (asked.get("recipe"), *_suited(base.recipe, chosen)) if one in known), None)
+    try:
+        about = _about(chosen)
+    except UniMedError as error:
+        context.problem(error)
+        about = None
+    suited = [f"{base.recipe.removesuffix('.json')}_images.json"] if about and about.draws else []
+    wanted = next((one for one in (asked.get("recipe"), *suited, base.recipe) if one in known), None)
     place = list(known).index(wanted) if wanted else 0
     recipe = second.selectbox("Recipe", list(known), place, format_func=lambda one: one.removesuffix(".json"))
     if recipe is None:
@@ -109,10 +117,15 @@ def _form(
     if NAME not in said or said.get(SUGGESTED) != default:  # of another snapshot, or another base
         said[NAME] = said[SUGGESTED] = default
     name = first.text_input("Name of the new version", max_chars=80, key=NAME)
-    told = "Both versions answer so many requests that nothing was learned from. People say blindly which is better."
+    told = (
+        "Both versions answer so many requests that nothing was learned from. Where the answers differ, people say "
+        f"blindly which is better; {LEAST_ITEMS} such requests must count before the version may be served."
+    )
     count = int(asked["compare"]) if asked.get("compare", "").isdecimal() else COMPARE
-    compare = second.number_input("Requests to compare", LEAST, 1000, min(max(count, LEAST), 1000), help=told)
-    _room(person, chosen, int(compare))
+    count = min(max(count, LEAST_ITEMS), MOST)
+    compare = second.number_input("Requests to compare", LEAST_ITEMS, MOST, count, help=told)
+    if about:
+        _room(person, about, int(compare))
     if st.button("Learn from it", type="primary"):
         try:
             order = Order(name.strip(), chosen, start or None, recipe, int(compare))
@@ -125,39 +138,42 @@ def _form(
             context.problem(error)
 
 
-@st.cache_data(ttl=LOOK_SECONDS, show_spinner=False)
-def _suited(recipe: str, sha256: str) -> tuple[str, ...]:
-    """Names of recipes for a snapshot, the best one first: where most of it is pictures, the one for those."""
-    types = Counter((one["chosen"] or one["rejected"])["type"] for one in context.store().snapshots.read(sha256))
-    of_pictures = recipe.removesuffix(".json") + "_images.json"
-    return (of_pictures, recipe) if types["image"] > types["text"] else (recipe,)
+@dataclass(frozen=True)
+class About:
+    """What a snapshot is about.
+
+    Attributes:
+        tasks: their names.
+        draws: whether most of it is pictures.
+        there: requests that nothing of it was learned from, up to ``MOST``.
+    """
+
+    tasks: tuple[str, ...]
+    draws: bool
+    there: int
 
 
-def _room(person: Person, sha256: str, wanted: int) -> None:
+def _room(person: Person, about: About, wanted: int) -> None:
     """Says where there are fewer requests to compare than are wanted, and how to make more."""
-    try:
-        there, tasks = _unseen(sha256, wanted)
-    except UniMedError as error:
-        context.problem(error)
+    if about.there >= wanted:
         return
-    if there >= wanted:
-        return
-    told = f"Only {there:,} requests are there" if there else "There are no requests"
+    told = f"Only {about.there:,} requests are there" if about.there else "There are no requests"
     told += " that nothing was learned from and that are about the same tasks."
-    if there < LEAST:
+    if about.there < LEAST_ITEMS:
         told += " That is too few to show that a new version is better, and without that it cannot be promoted."
     st.warning(f"{told} Make more, from files of patients that nobody has judged yet, before it learns:")
-    task = " or ".join(tasks) or "TASK"
+    task = " or ".join(about.tasks) or "TASK"
     command = f"python -m core feedback run FILE... --task {task} --by {person.login}"
     st.code(command, language=None, wrap_lines=True)
 
 
 @st.cache_data(ttl=LOOK_SECONDS, show_spinner=False)
-def _unseen(sha256: str, most: int) -> tuple[int, list[str]]:
-    """How many requests there are to compare on, up to a number, and the tasks that a snapshot is about."""
+def _about(sha256: str) -> About:
     store = context.store()
     signals = store.snapshots.read(sha256)
-    return len(unseen(store.database, signals, most)), sorted({one["task"] for one in signals})
+    there = len(unseen(store.database, signals, MOST))
+    types = Counter((one["chosen"] or one["rejected"])["type"] for one in signals)
+    return About(tuple(sorted({one["task"] for one in signals})), types["image"] > types["text"], there)
 
 
 def bases(versions: list[VersionInfo], base: Base) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from html import escape
+from pathlib import Path
 
 import streamlit as st
 
@@ -13,7 +14,7 @@ from core.feedback.gate import EVEN, LEAST_ITEMS, Gate
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
 from core.feedback.versions import CANDIDATE, PROMOTED, RETIRED, VersionInfo
-from core.lineage import is_learned
+from core.lineage import ADAPTER_FILES, is_learned
 from core.model.fingerprint import learned_fingerprint
 from studio import context
 from studio.base import Base, base
@@ -22,6 +23,7 @@ from studio.views import learning, lineage, projects, rewards
 
 STATES = {"candidate": "candidate", "promoted": "served now", "retired": "retired"}
 SEEN = "⚠ It has learned from something that was withdrawn since."
+LARGER = "Learn from more, or again under another name with more requests to compare."
 TAKEN_BACK = "Taken back"
 """Reason for going back where nobody writes another one: that must not wait for words."""
 
@@ -236,10 +238,18 @@ def _unusable(version: VersionInfo, below: Base) -> str:
     if not is_learned(folder):
         return "its files are not here. Copy its folder to the other versions."
     try:
-        is_same = learned_fingerprint(of.base_fingerprint, folder) == version.fingerprint
+        stats = [(folder / name).stat() for name in ADAPTER_FILES if (folder / name).is_file()]
+        written = tuple((one.st_size, one.st_mtime_ns, one.st_ino) for one in stats)
+        is_same = _fingerprint(of.base_fingerprint, folder, written) == version.fingerprint
     except OSError:
         is_same = False
     return "" if is_same else "its files are not those that were registered. Copy its folder again."
+
+
+@st.cache_data(max_entries=100, show_spinner=False)
+def _fingerprint(base: str, folder: Path, written: tuple) -> str:
+    """Of base and adapter together; read once, as long as sizes and times of the files stay (``written``)."""
+    return learned_fingerprint(base, folder)
 
 
 def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
@@ -255,12 +265,13 @@ def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
     if gate.open:
         return f"{gate.judged} of {gate.items} items of the comparison are judged, and all must be."
     if gate.counted < LEAST_ITEMS:
-        return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must: ask for a larger one."
+        return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must. {LARGER}"
     if gate.low <= EVEN:
         lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
-        return f"{lower}. Let more be compared, or learn from more."
-    if version.lineage.parent != (now := context.store().versions.served() or below.name):
-        return f"it was compared with {context.plain(version.lineage.parent)}, and {context.plain(now)} is served."
+        return f"{lower}. {LARGER}"
+    of, now = version.lineage, context.store().versions.served()
+    if now != (None if of.parent_fingerprint == of.base_fingerprint else of.parent):
+        return f"it was compared with {context.plain(of.parent)}, and {context.plain(now or below.name)} is served."
     return ""
 
 

@@ -22,6 +22,7 @@ from core.config import data_folder, default_model, versions_folder
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, Plan, Rubric
 from core.feedback.studio import StudioStore
+from core.feedback.versions import comparison_name
 from core.lineage import Lineage
 from core.model.fingerprint import learned_fingerprint
 from core.sequence import Text
@@ -90,7 +91,10 @@ class Learning:
             lineage.write(self.folder)
             (self.folder / "adapter_model.safetensors").write_text(lineage.name)
             version_id = store.versions.register(by, lineage, learned_fingerprint(base.fingerprint, self.folder))
-            store.versions.link(by, version_id, compared(store, by, lineage, base.fingerprint, self.asked.compare))
+            items = differing(store, by, lineage, base.fingerprint, self.asked.compare)
+            name, rubric = comparison_name(version_id), Rubric((OVERALL,))
+            project = store.projects.make(by, name, "compare", rubric, Plan(overlap=1), items)
+            store.versions.link(by, version_id, project)
 
 
 def about_of(recipe: str) -> str:
@@ -106,8 +110,8 @@ def _row(task: str, metric: str, old: float, new: float) -> dict:
     }  # fmt: skip
 
 
-def compared(store: StudioStore, by: object, lineage: Lineage, base_fingerprint: str, count: int) -> str:
-    """A project that compares a version with its parent, a text each."""
+def differing(store: StudioStore, by: object, lineage: Lineage, base_fingerprint: str, count: int) -> list[NewItem]:
+    """What a version and its parent say to the same requests."""
     fingerprints = {one.name: one.fingerprint for one in store.versions.all()}
     items = []
     for n in range(count):
@@ -120,8 +124,7 @@ def compared(store: StudioStore, by: object, lineage: Lineage, base_fingerprint:
             for name in (lineage.parent, lineage.name)
         ]  # fmt: skip
         items.append(NewItem(tuple(ref.response_ids[0] for ref in refs)))
-    rubric, name = Rubric((OVERALL,)), f"{lineage.name} beside {lineage.parent}"
-    return store.projects.make(by, name, "compare", rubric, Plan(overlap=1), items)
+    return items
 
 
 def main() -> int:

@@ -18,7 +18,7 @@ from core.feedback.outputs import made_by
 from core.feedback.people import Person
 from core.feedback.projects import NewItem
 from core.feedback.studio import StudioStore
-from core.feedback.versions import VersionInfo
+from core.feedback.versions import VersionInfo, comparison_name
 from core.sequence import Text
 from tests.browser import Checker, free_port
 from tests.core.feedback.builders import picture
@@ -177,16 +177,17 @@ def test_only_a_better_version_is_served_and_one_press_takes_it_back(studio: Stu
     expect(page.get_by_text("It cannot be promoted yet: nobody's comparisons count yet.")).to_be_visible()
     expect(page.get_by_role("button", name=f"Promote {FIRST}", exact=True)).to_be_disabled()
     still(page)
-    page.get_by_text(f"The project: {FIRST} beside nano v1").click()
+    comparison = comparison_name(version(studio, FIRST).id)
+    page.get_by_text(f"The project: {comparison}").click()
     expect(page.get_by_role("button", name="Let them take part")).to_be_visible()
     pick(page, page.get_by_role("combobox", name="People"), "rita")
     page.keyboard.press("Escape")
     page.get_by_role("button", name="Let them take part").click()
-    expect(page.get_by_text(f"rita: raters of {FIRST} beside")).to_be_visible()
+    expect(page.get_by_text(f"rita: raters of {comparison}")).to_be_visible()
     still(page)
-    page.get_by_text(f"The project: {FIRST} beside nano v1").click()
+    page.get_by_text(f"The project: {comparison}").click()
     page.get_by_role("button", name="Open to its raters").click()
-    expect(page.get_by_text(f"{FIRST} beside nano v1 is open to its raters")).to_be_visible()
+    expect(page.get_by_text(f"{comparison} is open to its raters")).to_be_visible()
     judge(studio, FIRST, wins=36)
     page.goto(f"{studio.url}versions")
     expect(page.get_by_text("36 wins, 0 ties, 4 losses on 40 requests")).to_be_visible()
@@ -261,6 +262,9 @@ def test_a_rater_sees_no_version(studio: Studio, log_in: LogIn) -> None:
     for path in ("", f"versions?of={FIRST}"):
         page.goto(f"{studio.url}{path}")
         expect(page.get_by_text("rita, rater")).to_be_visible()
+        if not path:  # the projects, among them the comparison: its name must not tell which side is whose
+            page.get_by_label("Project").click()
+            expect(page.get_by_role("option", name=comparison_name(version(studio, FIRST).id))).to_be_visible()
         assert FIRST not in page.content() and SECOND not in page.content()
 
 

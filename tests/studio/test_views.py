@@ -167,7 +167,7 @@ def here(team: Team, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> str:
     monkeypatch.setattr("studio.context.runs", lambda: Runs(folder))
     monkeypatch.setattr("studio.context.person", lambda: team.store.people.named("mona"))
     monkeypatch.setattr("studio.views.versions.base", lambda: Base(about.base, about.base_fingerprint, "nano.json"))
-    monkeypatch.setattr("studio.views.versions.learning._unseen", lambda *_: (3, ["report", "vqa"]))
+    monkeypatch.setattr("studio.views.versions.learning.unseen", lambda *_: [None] * 3)
     won = gate_of([1.0] * 40)
     monkeypatch.setattr(team.store.versions, "gate", lambda _: won)
     project = filled(team, name="beside")
@@ -197,7 +197,7 @@ def test_the_form_knows_the_size_of_the_base_and_says_where_requests_are_too_few
     assert next(one for one in app.selectbox if one.label == "Recipe").value == "nano.json"
     assert app.number_input[0].min == 10 and app.number_input[0].value == 40
     assert any(one.value.startswith("Only 3 requests are there") for one in app.warning)
-    assert any("feedback run FILE... --task report or vqa --by mona" in one.value for one in app.code)
+    assert any("feedback run FILE... --task report --by mona" in one.value for one in app.code)
 
 
 def test_what_is_about_pictures_is_learned_by_their_recipe(here: str, team: Team) -> None:

@@ -95,6 +95,19 @@ def test_a_version_is_registered_once_with_all_that_it_was_made_of(team: Team) -
     assert [event.after["name"] for event in events] == ["nano-3", "nano-2"]
 
 
+def test_what_is_evaluated_after_it_was_registered_is_taken_up(team: Team) -> None:
+    of = lineage("nano-2", snapshot(team).sha256)
+    version_id = team.store.versions.register(team.maintainer, of, FINGERPRINT + "nano-2")
+    rows = [{"task": "vqa", "metric": "accuracy", "worse": True}]
+    measured = replace(of, metrics=of.metrics | {"tasks": rows})
+    for one in (measured, measured, of):  # the last one, as from an older copy of its folder, takes nothing back
+        assert team.store.versions.register(team.maintainer, one, FINGERPRINT + "nano-2") == version_id
+    assert info(team, version_id).lineage == measured
+    (event,) = [event for event in team.store.events(team.maintainer, 100) if event.action == "evaluate"]
+    assert event.after["tasks"] == {"measured": 1, "worse": ["vqa"]}
+    assert list(team.store.verify()) == []
+
+
 def test_a_base_that_has_made_nothing_here_is_written_down(team: Team, engine: sa.Engine) -> None:
     made = replace(lineage("nano-2", snapshot(team).sha256, parent="elsewhere"), parent_fingerprint=FINGERPRINT + MODEL)
     team.store.versions.register(team.maintainer, made, "2" * 64)
@@ -160,6 +173,17 @@ def test_the_gate_counts_items_and_leaves_out_those_by_which_raters_are_checked(
     assert (gate.wins, gate.ties, gate.losses) == (3, 2, 1)
     assert (gate.items, gate.judged, gate.open) == (6, 6, 0)
     assert gate == gate_of([1, 1, 1, 0, 0.5, 0.5]) and gate.rate == pytest.approx(4 / 6)
+
+
+def test_the_same_weights_count_under_any_name(team: Team) -> None:
+    """As where a version was learned from the hub, and the clinic's base is a folder."""
+    of = replace(lineage("nano-2", snapshot(team).sha256, parent="hub/nano"), parent_fingerprint=FINGERPRINT + MODEL)
+    version_id = team.store.versions.register(team.maintainer, of, FINGERPRINT + "nano-2")
+    pairs = zip(team.outputs(count=2, model="nano-2"), team.outputs(count=2), strict=True)
+    project = team.project("compare", items=[NewItem(pair) for pair in pairs], plan=Plan(overlap=1))
+    team.store.versions.link(team.maintainer, version_id, project)
+    team.judge_all(team.raters[0], project, choices={"anatomy": NEW, "overall": NEW})
+    assert team.store.versions.gate(version_id).wins == 2
 
 
 def test_raters_who_differ_count_by_their_mean_once_an_adjudicator_need_not_decide(team: Team) -> None:
@@ -232,7 +256,7 @@ def test_a_version_is_not_promoted_while_its_comparison_goes_well_for_a_moment(t
 def test_a_few_items_are_not_enough(team: Team) -> None:
     version_id = registered(team, "nano-2", snapshot(team))
     compare(team, version_id, *[NEW] * (LEAST_ITEMS - 1), gold=3)
-    with pytest.raises(FeedbackError, match=r"Too few items .*: 9, and 10 must.*Run more requests"):
+    with pytest.raises(FeedbackError, match=r"Too few items .*: 9, and 10 must.*larger --compare"):
         team.store.versions.promote(team.maintainer, version_id, "Better.")
 
 

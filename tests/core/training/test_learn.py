@@ -248,10 +248,13 @@ def test_what_is_learned_from_follows_the_recipe():
 
 def test_of_a_ranking_the_first_alone_is_imitated_and_a_correction_once():
     ranked = [signal_of("pair", "vqa", text(better), text(worse)) for better, worse in ("ab", "ac", "bc")]
-    corrected = [signal_of("sft", "report", text("x"), number=1), signal_of("pair", "report", text("x"), text("y"), 1)]
+    corrected = [
+        signal_of("sft", "report", text("x"), number=1), signal_of("pair", "report", text("x"), text("y"), 1, edit=True)
+    ]  # fmt: skip
     assert imitated([*ranked, *corrected]) == {0, 1, 3}
     other = signal_of("pair", "vqa", text("b"), text("c"), number=2)  # of another request nothing is known
     assert imitated([*ranked, other]) == {0, 1, 3}
+    assert imitated([*ranked, signal_of("sft", "vqa", text("a"))]) == {0, 1, 3}  # one that was rated good as well
 
 
 def test_adapters_are_on_the_experts_that_the_signals_are_about(learner):

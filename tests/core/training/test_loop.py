@@ -8,16 +8,19 @@ import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image as PILImage
 
+from core.__main__ import main
 from core.config import ROOT
 from core.errors import FeedbackError, SettingsError
 from core.feedback.projects import NewItem
 from core.feedback.rubric import OVERALL, Plan, Rubric
 from core.feedback.runs import with_origins
+from core.feedback.snapshot_folder import write
 from core.feedback.snapshots import Rules
 from core.feedback.studio import StudioStore
 from core.feedback.studio_models import Assignment, Item
@@ -93,12 +96,12 @@ def order_of(team, tmp_path, tiny_checkpoint, sha256, name="v1"):
 
 def test_from_judgements_to_a_served_version_and_back(team, snapshot, tmp_path, tiny_checkpoint):
     order = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256)
-    version_id, comparison = make_version(team.store, team.maintainer, order)
+    version_id, comparison = make_version(order, team.store, team.maintainer)
     told = json.loads((order.out / "progress.json").read_text())
     assert told["phase"] == "done" and comparison.items + comparison.same == 12
     (info,) = team.store.versions.all()
     assert (info.id, info.name, info.state, info.project_id) == (version_id, "v1", "candidate", comparison.project_id)
-    assert make_version(team.store, team.maintainer, order) == (version_id, None)  # nothing is made twice
+    assert make_version(order, team.store, team.maintainer) == (version_id, None)  # nothing is made twice
 
     with pytest.raises(FeedbackError, match=r"0 of \d+ judged"):
         team.store.versions.promote(team.maintainer, version_id, "I like it")
@@ -125,7 +128,7 @@ def judge_all_for(team, project, name):
 
 
 def test_after_a_withdrawal_a_version_is_learned_again_without_it(team, snapshot, tmp_path, tiny_checkpoint):
-    first, _ = make_version(team.store, team.maintainer, order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256))
+    first, _ = make_version(order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256), team.store, team.maintainer)
     gone = team.raters[0]
     team.store.withdraw_person(team.maintainer, gone.id)
     (info,) = team.store.versions.all()
@@ -135,7 +138,7 @@ def test_after_a_withdrawal_a_version_is_learned_again_without_it(team, snapshot
     again = team.store.snapshots.again(team.maintainer, snapshot.id)
     assert again.sha256 != snapshot.sha256 and again.replaces == snapshot.id
     order = order_of(team, tmp_path, tiny_checkpoint, again.sha256, "v2")
-    second, _ = make_version(team.store, team.maintainer, order)
+    second, _ = make_version(order, team.store, team.maintainer)
     states = {one.id: one.tainted for one in team.store.versions.all()}
     assert states == {first: True, second: False}
     assert Lineage.read(order.out).judgements < Lineage.read(order.out.parent / "v1").judgements
@@ -169,6 +172,23 @@ def test_a_command_that_is_killed_goes_on(team, snapshot, tmp_path, tiny_checkpo
     assert other.returncode == 2 and "another version of that name" in other.stderr
 
 
+def test_a_folder_is_learned_from_without_a_database(team, snapshot, tmp_path, monkeypatch, capsys):
+    """On a machine with a GPU; the version is registered where its snapshot was made."""
+    write(team.store.snapshots, team.store.blobs, snapshot.sha256, tmp_path / "given")
+    recipe = tmp_path / "recipe.json"
+    recipe.write_text(json.dumps(dataclasses.asdict(RECIPE) | {"epochs": 1}))
+    monkeypatch.setenv("UNIMED_DATA", str(tmp_path / "elsewhere"))
+    assert main(["learn", str(tmp_path / "given"), "--recipe", str(recipe), "--name", "v1"]) == 0
+    out, err = capsys.readouterr()
+    made = Path(json.loads(out)["folder"])
+    assert "core versions add FOLDER --by NAME" in err and not (tmp_path / "elsewhere" / "feedback.sqlite").exists()
+    assert main(["learn", snapshot.sha256, "--recipe", str(recipe)]) == 2
+    assert "Name one with --by NAME" in capsys.readouterr().err
+    monkeypatch.setenv("UNIMED_DATA", str(tmp_path / "data"))
+    assert main(["versions", "add", str(made), "--by", team.maintainer.login]) == 0
+    assert [one.name for one in team.store.versions.all()] == ["v1"]
+
+
 def told(tmp_path):
     """The phase of the run, and whose word that is."""
     try:
@@ -191,16 +211,16 @@ def test_a_task_that_falls_below_its_noise_is_named():
 
 def test_another_recipe_needs_another_name(team, snapshot, tmp_path, tiny_checkpoint):
     order = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256)
-    make_version(team.store, team.maintainer, order)
+    make_version(order, team.store, team.maintainer)
     with pytest.raises(SettingsError, match="another version of that name"):
-        make_version(team.store, team.maintainer, dataclasses.replace(order, recipe=LearnRecipe()))
+        make_version(dataclasses.replace(order, recipe=LearnRecipe()), team.store, team.maintainer)
 
 
 def test_a_name_stands_for_one_base(team, snapshot, tmp_path, tiny_checkpoint):
     """The same order from another version to begin with does not give the version that is there."""
     order = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256)
-    make_version(team.store, team.maintainer, order)
+    make_version(order, team.store, team.maintainer)
     other = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256, "v2")
-    make_version(team.store, team.maintainer, dataclasses.replace(other, compare=0))
+    make_version(dataclasses.replace(other, compare=0), team.store, team.maintainer)
     with pytest.raises(SettingsError, match="another version of that name"):
-        make_version(team.store, team.maintainer, dataclasses.replace(order, base=str(other.out)))
+        make_version(dataclasses.replace(order, base=str(other.out)), team.store, team.maintainer)
