@@ -13,6 +13,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import sys
 import tempfile
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, replace
@@ -22,7 +23,7 @@ from pathlib import Path
 from benchmarks.loop_chart import draw
 from benchmarks.loop_world import World, learned, people
 from benchmarks.rater_models import RULES, Rule
-from core.config import NANO, ROOT
+from core.config import LEARN_RECIPES, NANO, ROOT
 from core.data.records import SPLITS, Record, read_records
 from core.errors import UniMedError
 from core.evaluation.bench import balanced
@@ -32,7 +33,8 @@ from core.training.loop import side_by_side
 from core.training.recipe import LearnRecipe, build_recipe, read_recipe
 
 RESULTS = Path(__file__).parent / "results"
-RECIPE = ROOT / "core" / "training" / "recipes" / "learn" / "nano.json"
+RECIPES = {"image": "nano_images.json"}
+"""Those that the studio chooses for the shipped checkpoint; of other parts ``nano.json``."""
 METHODS = {
     "both": {},
     "SFT only": {"pair_weight": 0.0, "unpaired_weight": 0.0},
@@ -55,6 +57,7 @@ class Setup:
         crowd, gold: items of the crowd, and how many more whose answer is known.
         limit: records of each task that versions are evaluated on.
         work: folder of stores and versions.
+        seed: of the choice of records, of the raters' noise, and of what is drawn while learning.
     """
 
     records: Path
@@ -66,7 +69,7 @@ class Setup:
     limit: int
     recipe: LearnRecipe
     work: Path
-    seed: int = 0
+    seed: int
 
     def of(self, rule: Rule, count: int) -> tuple[list[Record], list[Record]]:
         """Records to judge, and to compare on: of patients that nobody judged; modalities in turn."""
@@ -86,7 +89,8 @@ def scenario(setup: Setup, name: str, save: Callable[[dict], None]) -> None:
     items = world.items(train)[:most]
     raters = people(world, 3)
     project = world.project(f"{name} {rule.kind}", rule.kind, items, [person for person, _ in raters])
-    result = {"about": rule.about, "items": len(items), "after": {}, "methods": {}}
+    result = {"about": rule.about, "items": len(items), "methods after": setup.methods_after}
+    result |= {"after": {}, "methods": {}}
     done = 0
     for size in setup.sizes:
         if not (made := world.judge(project, raters, size - done)):
@@ -149,35 +153,42 @@ def main() -> None:
     parser.add_argument("--crowd", type=int, default=300, help="items of the crowd of raters")
     parser.add_argument("--gold", type=int, default=60, help="more of these, whose answer is known")
     parser.add_argument("--limit", type=int, default=30, help="records of each task for the evaluation")
-    parser.add_argument("--recipe", type=Path, default=RECIPE)
+    parser.add_argument("--recipe", type=Path, help="of all parts (default: those that the studio would choose)")
+    parser.add_argument("--seed", type=int, default=0, help="of records, raters and learning")
     parser.add_argument("--work", type=Path, default=Path("out/feedback_loop"), help="folder of stores and versions")
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--chart", type=Path, default=CHART)
     parser.add_argument("--merge", nargs="+", type=Path, default=[], metavar="JSON", help="results of parts; runs none")
     options = parser.parse_args()
-    recipe = build_recipe(LearnRecipe, read_recipe(options.recipe, []))
-    setup = Setup(
-        options.records, tuple(options.sizes), options.methods_after, options.held_out, options.crowd, options.gold,
-        options.limit, recipe, options.work,
-    )  # fmt: skip
     path = options.results / f"{date.today().isoformat()}_feedback_loop.json"
     whole = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {"parts": {}}
-    command = f"python -m benchmarks.feedback_loop --records {options.records.name}"
-    whole |= {"command": command, "base": load(NANO).name, "held out": options.held_out}
+    whole["base"] = load(NANO).name
     options.results.mkdir(parents=True, exist_ok=True)
     for part in options.merge:
-        found = json.loads(part.read_text(encoding="utf-8"))
-        whole["parts"] |= found["parts"]
+        whole["parts"] |= json.loads(part.read_text(encoding="utf-8"))["parts"]
     path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     for name in () if options.merge else options.parts:
+        setup = _setup(options, name)
+        asked = [Path(one).name for one in sys.argv[1:]]  # not where somebody keeps their data
+        about = {"command": " ".join(["python -m benchmarks.feedback_loop", *asked])}
+        about |= {"recipe": asdict(setup.recipe), "seed": setup.seed}
 
-        def save(result: dict, name: str = name) -> None:
-            whole["parts"][name] = result | {"recipe": asdict(recipe)}
+        def save(result: dict, name: str = name, about: dict = about) -> None:
+            whole["parts"][name] = result | about
             path.write_text(json.dumps(whole, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
 
         crowd(setup, save) if name == "crowd" else scenario(setup, name, save)
     draw(whole, options.chart)
     print(f"written {path} and {options.chart}")
+
+
+def _setup(options: argparse.Namespace, part: str) -> Setup:
+    recipe = options.recipe or LEARN_RECIPES / RECIPES.get(part, "nano.json")
+    return Setup(
+        options.records, tuple(options.sizes), options.methods_after, options.held_out, options.crowd, options.gold,
+        options.limit, replace(build_recipe(LearnRecipe, read_recipe(recipe, [])), seed=options.seed), options.work,
+        options.seed,
+    )  # fmt: skip
 
 
 if __name__ == "__main__":

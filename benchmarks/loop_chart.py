@@ -24,7 +24,8 @@ def draw(result: dict, path: Path) -> None:
     _after(axes[0], parts)
     methods = [(name, how, of) for name, part in parts.items() for how, of in part.get("methods", {}).items()]
     _bars(axes[1], {f"{name}, {how}": of["gate"] for name, how, of in methods})
-    axes[1].set_title("By method, after 300", fontsize=10)
+    after = sorted({part["methods after"] for part in parts.values() if part.get("methods")})
+    axes[1].set_title(f"By method, after {', '.join(map(str, after))}", fontsize=10)
     if runs:
         _bars(axes[2], runs)
         axes[2].set_title("Ten raters, two of them bad", fontsize=10)
@@ -51,7 +52,8 @@ def _after(axes: Axes, parts: dict) -> None:
     axes.set_xscale("log")
     axes.set_xlabel("judgements")
     axes.set_title("After so many judgements", fontsize=10)
-    axes.legend(frameon=False, fontsize=9)
+    if axes.containers:
+        axes.legend(frameon=False, fontsize=9)
 
 
 def _bars(axes: Axes, gates: dict[str, dict]) -> None:

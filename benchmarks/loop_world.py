@@ -18,7 +18,7 @@ from PIL import Image as PILImage
 from benchmarks.rater_models import RaterModel, Rule, truth_of
 from core.config import NANO, ImageSampling
 from core.data.records import Record, open_picture
-from core.errors import SettingsError
+from core.errors import NothingLearnedError
 from core.evaluation.bench import BATCH
 from core.evaluation.comparison import answers, compare
 from core.feedback.gate import Gate, gate_of
@@ -178,7 +178,7 @@ def learned(world: World, project: str, recipe: LearnRecipe, name: str, held_out
     result, none = {"version": name, "counts": snapshot.counts}, asdict(gate_of([]))
     try:
         Learner(from_store(world.store, snapshot.sha256), load_to_learn(str(NANO)), recipe, folder, name).run()
-    except SettingsError as error:  # a run that was worse at its first looks has no version
+    except NothingLearnedError as error:
         return result | {"nothing learned": str(error), "gate": none, "without noise": none}
     seconds = time.perf_counter() - start
     lineage = Lineage.read(folder)

@@ -29,6 +29,10 @@ class SettingsError(UniMedError):
     """A setting, flag or recipe key that does not exist or has an impossible value."""
 
 
+class NothingLearnedError(SettingsError):
+    """Learning made what is to be imitated less likely at once, and there is nothing to go back to."""
+
+
 class ImageError(UniMedError):
     """A file or array that cannot be read as a medical image."""
 

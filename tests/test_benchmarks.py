@@ -7,10 +7,12 @@ import numpy as np
 import pytest
 from PIL import Image as PILImage
 
-from benchmarks import cpu, gpu, nano, rater_models
+from benchmarks import cpu, feedback_loop, gpu, loop_world, nano, rater_models
 from benchmarks.loop_chart import draw
 from core.config import NANO
-from core.errors import UniMedError
+from core.data.oct_phantom import b_scan
+from core.data.records import Message, PictureStore, Record, write_records
+from core.errors import NothingLearnedError, UniMedError
 from core.inference.generator import Generator
 from core.model.checkpoint import load
 
@@ -99,10 +101,51 @@ def test_rater_models_err_as_often_as_they_say():
     assert alike == {"choices": {"overall": "tie"}, "ranking": [[0, 1]]}
 
 
+@pytest.mark.slow
+def test_the_loop_goes_from_records_to_results(tmp_path, monkeypatch):
+    """In small, with a run that learns nothing."""
+    store, records, recipe = PictureStore(tmp_path / "r.jsonl", 128), [], tmp_path / "recipe.json"
+    for n in range(16):
+        finding, split = ("normal", "fluid")[n % 2], "train" if n < 10 else "test"
+        path, digest = store.add(b_scan(n, finding))
+        texts = (Message("human", "Report the findings."), Message("gpt", f"OCT of the eye. Impression: {finding}."))
+        records.append(Record(
+            id=f"r{n}", main_task_type="understanding", sub_task_type="report", modality="OCT", dataset="simulated",
+            input_img=(path,), output_img=(), message=texts, patient=str(n), split=split, licence="CC0-1.0",
+            sha256=(digest,), label=finding,
+        ))  # fmt: skip
+    write_records(tmp_path / "r.jsonl", records)
+    recipe.write_text(json.dumps({"bf16": False, "least_steps": 2, "batch": 4, "log_every": 1}))
+
+    class Failing(loop_world.Learner):
+        def run(self):
+            if self.name == "style-dpo-only":
+                raise NothingLearnedError("Nothing was learned")
+            return super().run()
+
+    monkeypatch.setattr(loop_world, "Learner", Failing)
+    paths = ["--work", str(tmp_path / "work"), "--results", str(tmp_path / "one"), "--chart", str(tmp_path / "c.webp")]
+    numbers = ["--sizes", "4", "8", "--methods-after", "4", "--held-out", "4", "--limit", "2"]
+    asked = ["--records", str(tmp_path / "r.jsonl"), "--recipe", str(recipe), "--parts", "style"]
+    monkeypatch.setattr("sys.argv", ["feedback_loop", *asked, *numbers, *paths])
+    feedback_loop.main()
+    (file,) = (tmp_path / "one").iterdir()
+    assert str(tmp_path) not in file.read_text()
+    part = json.loads(file.read_text())["parts"]["style"]
+    assert set(part["after"]) == {"4", "8"} and part["methods"]["DPO only"]["gate"]["rate"] is None
+    assert part["methods"]["both"]["held out requests"] == 4 and part["tasks"]
+    merging = ["--results", str(tmp_path / "two"), "--chart", str(tmp_path / "c.webp"), "--merge", str(file)]
+    monkeypatch.setattr("sys.argv", ["feedback_loop", "--records", "r.jsonl", *merging])
+    feedback_loop.main()
+    (merged,) = (tmp_path / "two").iterdir()
+    assert json.loads(merged.read_text()) == json.loads(file.read_text())
+
+
 def test_the_chart_shows_bad_results_as_well(tmp_path):
     gate = {"wins": 0, "ties": 0, "losses": 4, "rate": 0.0, "low": 0.0, "high": 0.49}
     none = {"wins": 0, "ties": 0, "losses": 0, "rate": None, "low": None, "high": None}
     part = {"after": {"100": {"gate": gate}, "300": {"gate": none}}, "methods": {"both": {"gate": none}}}
+    part["methods after"] = 300
     draw({"parts": {"text": part, "crowd": {"runs": {"honest": {"gate": gate}}}}}, tmp_path / "chart.webp")
     with PILImage.open(tmp_path / "chart.webp") as chart:
         assert chart.width > 800

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 from torch.distributed.checkpoint.state_dict import get_optimizer_state_dict, set_optimizer_state_dict
 
 from core.config import revision
-from core.errors import SettingsError
+from core.errors import NothingLearnedError, SettingsError
 from core.feedback.signals import PAIR, UNPAIRED
 from core.feedback.snapshots import TEST, TRAIN
 from core.lineage import Lineage
@@ -333,8 +333,8 @@ class Learner:
     def _finish(self, why: str) -> Path:
         """Writes the adapter of the last save, with what it came from, and removes what was needed to go on."""
         if not self.states.steps():
-            remedy = "Lower learning_rate, or raise sft_weight and anchor_weight"
-            raise SettingsError("Nothing was learned: the chosen side got worse at once", value=why, remedy=remedy)
+            what, remedy = "Nothing was learned", "Lower learning_rate, or raise sft_weight and anchor_weight"
+            raise NothingLearnedError(f"{what}: the chosen side got worse at once", value=why, remedy=remedy)
         step = self._resume()
         if step < self.steps and not why:
             why = f"after step {step} the chosen side was worse than its reference"

@@ -99,13 +99,14 @@ def imitated(signals: list[dict]) -> set[int]:
 
     beaten = {key(one, "rejected") for one in signals if one["kind"] == PAIR}
     said = {key(one, "chosen") for one in signals if one["kind"] == SFT}
-    found = set()
-    for place, one in enumerate(signals):
-        if one["kind"] == SFT:
-            found.add(place)
-        elif one["kind"] == PAIR and (of := key(one, "chosen")) not in beaten and not (one["edit"] and of in said):
-            found.add(place)
-    return found
+
+    def is_best(pair: dict) -> bool:
+        of = key(pair, "chosen")
+        return of not in beaten and not (pair["edit"] and of in said)
+
+    return {
+        place for place, one in enumerate(signals) if one["kind"] == SFT or (one["kind"] == PAIR and is_best(one))
+    }  # fmt: skip
 
 
 def can_learn(signal: dict, recipe: LearnRecipe, *, imitate: bool) -> bool:
