@@ -49,7 +49,10 @@ def _after(axes: Axes, parts: dict) -> None:
         axes.errorbar(
             x, [g["rate"] for g in gates], errors, color=COLOURS[name], marker=MARKERS[name], capsize=3, label=name
         )
+    counts = sorted({int(count) for name in COLOURS for count in parts.get(name, {}).get("after", {})})
     axes.set_xscale("log")
+    axes.set_xticks(counts, [f"{count:,}" for count in counts])
+    axes.minorticks_off()
     axes.set_xlabel("judgements")
     axes.set_title("After so many judgements", fontsize=10)
     if axes.containers:
