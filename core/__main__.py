@@ -16,7 +16,12 @@ GROUPS = (model, records, feedback, learn, versions)
 def main(arguments: list[str] | None = None) -> int:
     """Runs a command; 0 when it went well, 1 when it found what should not be, 2 with a sentence on standard error when
     the user can mend it."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options, others = parser.parse_known_args(arguments)
+    if hasattr(options, "overrides") and not any(one.startswith("-") for one in others):
+        options.overrides += others  # argparse takes them in one place alone
+    elif others:
+        parser.error(f"unrecognized arguments: {' '.join(others)}")
     try:
         return options.command(options) or 0
     except UniMedError as error:

@@ -13,6 +13,7 @@ from core.errors import SettingsError, UniMedError, brief
 from core.lineage import checked_name, is_learned
 
 if TYPE_CHECKING:
+    from core.feedback.people import Person
     from core.feedback.studio import StudioStore
     from core.training.loop import Order
     from core.training.sources import Source
@@ -60,18 +61,37 @@ def _run(options: argparse.Namespace) -> None:
         order = _order(options, from_folder(folder), None)
         make_version(order)
         print(json.dumps({"version": order.out.name, "folder": str(order.out)}, indent=2))
-        print("To register it where its snapshot was made: core versions add FOLDER --by NAME", file=sys.stderr)
+        told = f"python -m core versions add {order.out} --by NAME"
+        print(f"To register it, copy the folder to where its snapshot was made: {told}", file=sys.stderr)
         return
     if options.by is None:
         raise SettingsError("The run has no maintainer", remedy="Name one with --by NAME")
     with studio_store() as store:
         by = store.people.named(options.by)
         order = _order(options, from_store(store, options.snapshot), store)
+        _tell_room(order, store, by)
         version_id, comparison = make_version(order, store, by)
         result = {"version": order.out.name, "id": version_id, "folder": str(order.out)}
         if comparison is not None:
             result |= {"compared": comparison.items, "same": comparison.same}
     print(json.dumps(result, indent=2))
+
+
+def _tell_room(order: Order, store: StudioStore, by: Person) -> None:
+    """Says before it learns where there will be too little to compare: what is not compared is never served."""
+    from core.feedback.gate import LEAST_ITEMS
+    from core.feedback.unseen import unseen
+
+    there = len(unseen(store.database, order.source.signals, order.compare))
+    if order.compare and there < LEAST_ITEMS:
+        tasks = " or ".join(sorted({one["task"] for one in order.source.signals}))
+        more = f"python -m core feedback run FILE... --task {tasks} --by {by.login}"
+        print(
+            f"Only {there} requests are there to compare on that it does not learn from; {LEAST_ITEMS} must count "
+            f"before the version may be served. Make more, from files of patients that nobody has judged: {more}\n"
+            "The same command compares later, where there was nothing before.",
+            file=sys.stderr,
+        )
 
 
 def _order(options: argparse.Namespace, source: Source, store: StudioStore | None) -> Order:

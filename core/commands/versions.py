@@ -121,13 +121,15 @@ def _register(store: StudioStore, login: str, folder: Path) -> None:
     by = store.people.named(login)
     lineage, fingerprint = checked(folder)
     target, is_new = place(folder, versions_folder(data_folder()))
+    known = {one.name: one.state for one in store.versions.all()}
     try:
         store.versions.register(by, lineage, fingerprint)
     except UniMedError:
         if is_new:
             shutil.rmtree(target)
         raise
-    print(f"{lineage.name} is registered, its folder is {target}")
+    how = f"was registered already ({known[lineage.name]})" if lineage.name in known else "is registered"
+    print(f"{lineage.name} {how}, its folder is {target}")
 
 
 def _merge(options: argparse.Namespace) -> None:

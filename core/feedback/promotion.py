@@ -43,7 +43,7 @@ def need_fit(session: Session, training: Training, last: Training | None, gate: 
     name = training.lineage["name"]
     _need_parent_served(session, training, last)
     if training.project_id is None:
-        remedy = "Learn it again with --compare, which makes a blinded comparison with its parent"
+        remedy = "Make requests of patients that nobody has judged (core feedback run), and give its `core learn` again"
         raise FeedbackError("The version was not compared with its parent", value=name, remedy=remedy)
     if gate.open:
         what = f"The comparison is not finished: {gate.judged} of {gate.items} judged"

@@ -11,6 +11,8 @@ from core.feedback.answers import disputed
 from core.feedback.judged import Judged
 from core.feedback.leaving import Losses
 
+WAITING = "not yet said by all"
+
 
 @dataclass(frozen=True)
 class Settled:
@@ -66,7 +68,7 @@ def _last_word(group: list[Judged], losses: Losses, mistrusted: Collection[str])
     if decided:
         return decided[-1:]
     if len(firsts) < group[0].needed:
-        losses["not yet said by all"] += len(said)
+        losses[WAITING] += len(said)
         return []
     if disputed(group[0].kind, [one.answer for one in said], group[0].dispute_range):
         losses["disputed, and not decided"] += len(said)

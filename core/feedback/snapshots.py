@@ -23,7 +23,7 @@ from core.feedback.judged import Judged, judged
 from core.feedback.leaving import TAINTED, Losses
 from core.feedback.models import ModelVersion, new_id, utc_now
 from core.feedback.people import Person
-from core.feedback.settling import settled
+from core.feedback.settling import WAITING, settled
 from core.feedback.signals import Signal, signals
 from core.feedback.standing import standings
 from core.feedback.studio_models import Judgement, Project, Snapshot, SnapshotPart, SnapshotSignal, Training
@@ -51,9 +51,11 @@ class Rules:
     visitors: bool = False
 
     def __post_init__(self) -> None:
-        if not self.projects or not 0 <= self.test_share < 1 or not 0 <= self.least_gold <= 1:
-            remedy = "Choose a project, and shares such as 0.2"
-            raise FeedbackError("A snapshot needs a project, and shares from 0 to 1", value=self, remedy=remedy)
+        if not self.projects:
+            raise FeedbackError("A snapshot needs a project", remedy="Choose one or more")
+        for what, share, most in (("kept aside", self.test_share, 0.99), ("of gold items", self.least_gold, 1)):
+            if not 0 <= share <= most:
+                raise FeedbackError(f"The share {what} must lie between 0 and {most:.0%}", value=f"{share:.0%}")
 
 
 @dataclass(frozen=True)
@@ -104,8 +106,7 @@ class Snapshots:
                 found += _only_new(of_visitors, found, losses)
             contents = [signal.to_json() | {"split": split(signal.group, rules)} for signal in found]
             if not contents:
-                remedy = f"Judge more first. Left out: {dict(losses)}" if losses else "Judge something first"
-                raise FeedbackError("There is nothing to learn yet", remedy=remedy)
+                raise _nothing(losses)
             name = digest(asdict(rules), contents)
             there = session.scalar(select(Snapshot).where(Snapshot.sha256 == name))
             if there is None:
@@ -308,6 +309,13 @@ def _need_all(session: Session, contents: list[dict]) -> None:
         some = Judgement.id.in_(ids[start : start + BATCH])
         if session.scalar(select(Judgement.id).where(some, Judgement.withdrawn_at.is_not(None)).limit(1)):
             raise _withdrawn()
+
+
+def _nothing(losses: Losses) -> FeedbackError:
+    left = "; ".join(f"{count} {reason}" for reason, count in losses.items())
+    what = f"There is nothing to learn yet. Left out: {left}" if left else "There is nothing to learn yet"
+    waiting = "Let as many people judge as each item needs, or make a project with one person to an item"
+    return FeedbackError(what, remedy=waiting if WAITING in losses else "Judge more first")
 
 
 def _withdrawn() -> FeedbackError:

@@ -84,6 +84,7 @@ def make_version(
     order.out.mkdir(parents=True, exist_ok=True)
     progress = Progress(order.out)
     with RunStates(order.out).locked():
+        _need_same(order)
         try:
             lineage = _learn(order, progress)
             made = (None, None) if store is None else _register(store, by, order, lineage, progress)
@@ -100,16 +101,26 @@ def _learn(order: Order, progress: Progress) -> Lineage:
         Learner(order.source, load_to_learn(order.base), order.recipe, order.out, order.out.name).run()
         _free()
     lineage = Lineage.read(order.out)
-    asked = json.loads(json.dumps(dataclasses.asdict(order.recipe)))
-    made_of = lineage.snapshot, lineage.recipe, lineage.parent_fingerprint
-    if made_of != (order.source.sha256, asked, fingerprint_of(resolve(order.base))):
-        remedy = "Give this one another name"
-        raise SettingsError("There is another version of that name", value=lineage.name, remedy=remedy)
     if order.records is not None and "tasks" not in lineage.metrics:
         progress.tell("evaluating")
         lineage = _evaluate(order, lineage)
     (order.out / "README.md").write_text(card(lineage), encoding="utf-8")
     return lineage
+
+
+def _need_same(order: Order) -> None:
+    """What has the folder already is what is asked for. If it is not, it stays as it is, with what it says of itself.
+
+    Raises:
+        SettingsError: it is another version.
+    """
+    if not is_learned(order.out):
+        return
+    lineage, asked = Lineage.read(order.out), json.loads(json.dumps(dataclasses.asdict(order.recipe)))
+    made_of = lineage.snapshot, lineage.recipe, lineage.parent_fingerprint
+    if made_of != (order.source.sha256, asked, fingerprint_of(resolve(order.base))):
+        remedy = "Give this one another name, with --name"
+        raise SettingsError("There is another version of that name", value=lineage.name, remedy=remedy)
 
 
 def _register(

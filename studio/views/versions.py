@@ -259,7 +259,10 @@ def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
     if why := _unusable(version, below):
         return why
     if version.project_id is None:
-        return "it was not compared with its parent: nobody asked for that, or both answer every request alike."
+        return (
+            "it was not compared with its parent: there were no requests that it had not learned from, nobody asked "
+            "for that, or both answer every request alike."
+        )
     if gate.low is None:
         return "nobody's comparisons count yet. Let people take part in the project above, and have it open."
     if gate.open:

@@ -136,6 +136,17 @@ def test_an_unknown_set_names_the_known_ones(tmp_path, capsys):
     assert status == 2 and "vqa_rad" in err and "slake" in err
 
 
+def test_keys_of_a_recipe_may_stand_behind_the_options(monkeypatch, capsys):
+    asked = []
+    monkeypatch.setattr("core.commands.learn._run", asked.append)
+    assert run(capsys, "learn", "abc", "epochs=1", "--by", "mona", "batch=4")[0] == 0
+    assert asked[0].overrides == ["epochs=1", "batch=4"]
+    with pytest.raises(SystemExit):
+        run(capsys, "learn", "abc", "--by", "mona", "--batch")
+    with pytest.raises(SystemExit):
+        run(capsys, "versions", "list", "all")
+
+
 def test_learning_that_breaks_down_repeats_no_words(monkeypatch, capsys):
     def broken(_):
         raise KeyError("what a rater has said")

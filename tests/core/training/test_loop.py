@@ -181,12 +181,14 @@ def test_a_folder_is_learned_from_without_a_database(team, snapshot, tmp_path, m
     assert main(["learn", str(tmp_path / "given"), "--recipe", str(recipe), "--name", "v1"]) == 0
     out, err = capsys.readouterr()
     made = Path(json.loads(out)["folder"])
-    assert "core versions add FOLDER --by NAME" in err and not (tmp_path / "elsewhere" / "feedback.sqlite").exists()
+    assert f"core versions add {made} --by NAME" in err and not (tmp_path / "elsewhere" / "feedback.sqlite").exists()
     assert main(["learn", snapshot.sha256, "--recipe", str(recipe)]) == 2
     assert "Name one with --by NAME" in capsys.readouterr().err
     monkeypatch.setenv("UNIMED_DATA", str(tmp_path / "data"))
     assert main(["versions", "add", str(made), "--by", team.maintainer.login]) == 0
     assert [one.name for one in team.store.versions.all()] == ["v1"]
+    assert main(["versions", "add", str(made), "--by", team.maintainer.login]) == 0
+    assert "was registered already (candidate)" in capsys.readouterr().out
 
 
 def told(tmp_path):
@@ -212,8 +214,10 @@ def test_a_task_that_falls_below_its_noise_is_named():
 def test_another_recipe_needs_another_name(team, snapshot, tmp_path, tiny_checkpoint):
     order = order_of(team, tmp_path, tiny_checkpoint, snapshot.sha256)
     make_version(order, team.store, team.maintainer)
-    with pytest.raises(SettingsError, match="another version of that name"):
+    with pytest.raises(SettingsError, match=r"another version of that name.*--name"):
         make_version(dataclasses.replace(order, recipe=LearnRecipe()), team.store, team.maintainer)
+    told = json.loads((order.out / "progress.json").read_text())
+    assert told["phase"] == "done", "the one that is there has not failed"
 
 
 def test_a_name_stands_for_one_base(team, snapshot, tmp_path, tiny_checkpoint):
