@@ -56,6 +56,8 @@ def counted(counts: dict) -> str:
         kind, _, side = of.partition(", ")
         if kind in KINDS:
             told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'kept aside'}")
+    if told and all(one.endswith("to learn from") for one in told):
+        told.append("nothing kept aside: there are few patients")
     return "; ".join(told)
 
 
