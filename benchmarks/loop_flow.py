@@ -37,13 +37,13 @@ from core.sequence import Image
 from core.tasks import TASKS
 from tests.browser import WIDE, chromium, free_port
 from tests.studio.conftest import PASSWORD, open_store
-from tests.studio.hands import choose, go, pick, still
+from tests.studio.hands import go, pick, still
 
 RESULTS = Path(__file__).parent / "results"
 EYES, RATED = 50, 20
 FINDINGS = ("normal", "drusen", "fluid")
 QUESTION = "Tell me what this picture shows."
-LONG_MS = 300_000
+LONG_MS = 200_000
 NAME = "shorter"
 
 
@@ -105,7 +105,7 @@ def rate(page: Page, count: int) -> float:
     seconds, texts, chosen = [], page.locator(".ub-text p"), page.locator(".ub-rows input:checked")
     for number in range(count):
         expect(page.locator(".ub-standing")).to_contain_text(f"{number} of {count}")
-        expect(page.locator(".ub-item h2")).to_be_focused()  # from then on the board hears its keys
+        page.locator(".ub-item h2").focus()  # not the list of projects, which takes keys for itself
         start = time.perf_counter()
         first, second = texts.all_inner_texts()
         page.keyboard.press("1" if len(first) <= len(second) else "3")
@@ -173,7 +173,6 @@ def through(
     (project,) = [one for one in store.projects.of(mona) if one.id == version.project_id]
     take_part(page, project.name)
     go(page, "Rate")
-    choose(page, project.name)
     start = time.perf_counter()
     rate(page, project.items)
     gate = store.versions.gate(version.id)
