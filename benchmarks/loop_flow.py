@@ -37,7 +37,7 @@ from core.sequence import Image
 from core.tasks import TASKS
 from tests.browser import WIDE, chromium, free_port
 from tests.studio.conftest import PASSWORD, open_store
-from tests.studio.hands import go, pick, still
+from tests.studio.hands import choose, go, pick, still
 
 RESULTS = Path(__file__).parent / "results"
 EYES, RATED = 50, 20
@@ -173,6 +173,7 @@ def through(
     (project,) = [one for one in store.projects.of(mona) if one.id == version.project_id]
     take_part(page, project.name)
     go(page, "Rate")
+    choose(page, project.name)
     start = time.perf_counter()
     rate(page, project.items)
     gate = store.versions.gate(version.id)

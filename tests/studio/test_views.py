@@ -47,13 +47,6 @@ def projects() -> None:
     projects.show(context.store().people.named("mona"))
 
 
-def rate() -> None:
-    from studio import context
-    from studio.views import rate
-
-    rate.show(context.store().people.named("rita"), "judge")
-
-
 def items() -> None:
     from studio import context
     from studio.views import items
@@ -146,14 +139,6 @@ def test_a_decision_by_hand_rests_on_the_judgement_that_was_chosen(team: Team, t
     press(app, "Confirmed")
     newest = team.store.events(team.maintainer, 1)[0]
     assert (newest.action, newest.after["trust"], newest.after["judgement"]) == ("decide trust", "confirmed", judgement)
-
-
-def test_a_rater_comes_to_the_project_that_waits(team: Team) -> None:
-    rita = team.raters[0]
-    projects = [team.project(name=name) for name in ("one", "two", "three")]
-    for done in (projects[0], projects[2]):
-        team.judge_all(rita, done)
-    assert opened(rate).selectbox[0].value == projects[1]
 
 
 def test_files_of_one_name_are_all_taken() -> None:
