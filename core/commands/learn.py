@@ -82,8 +82,9 @@ def _tell_room(order: Order, store: StudioStore, by: Person) -> None:
     from core.feedback.gate import LEAST_ITEMS
     from core.feedback.unseen import unseen
 
+    compared = any(one.project_id for one in store.versions.all() if one.name == order.out.name)
     there = len(unseen(store.database, order.source.signals, order.compare))
-    if order.compare and there < LEAST_ITEMS:
+    if order.compare and not compared and there < LEAST_ITEMS:
         tasks = " or ".join(sorted({one["task"] for one in order.source.signals}))
         more = f"python -m core feedback run FILE... --task {tasks} --by {by.login}"
         print(

@@ -11,7 +11,7 @@ from core.feedback.gate import EVEN, LEAST_ITEMS, Gate
 from core.feedback.models import ModelVersion
 from core.feedback.studio_models import Training
 
-LARGER = "Learn from more, or learn it again under another name with a larger --compare"
+LARGER = "Learn from more, or again under another name with more requests to compare"
 """A comparison is made once: more requests need another version."""
 
 

@@ -53,9 +53,9 @@ class Rules:
     def __post_init__(self) -> None:
         if not self.projects:
             raise FeedbackError("A snapshot needs a project", remedy="Choose one or more")
-        for what, share, most in (("kept aside", self.test_share, 0.99), ("of gold items", self.least_gold, 1)):
-            if not 0 <= share <= most:
-                raise FeedbackError(f"The share {what} must lie between 0 and {most:.0%}", value=f"{share:.0%}")
+        if not 0 <= self.test_share < 1 or not 0 <= self.least_gold <= 1:
+            what = "Patients kept aside must be at least 0% and below 100%, and gold items 0% to 100%"
+            raise FeedbackError(what, value=f"{self.test_share:.0%} and {self.least_gold:.0%}")
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ import streamlit as st
 
 from core.errors import UniMedError
 from core.feedback.people import Person
-from core.feedback.snapshots import TRAIN, Rules, SnapshotInfo
+from core.feedback.snapshots import TEST, TRAIN, Rules, SnapshotInfo
 from studio import context
 
 KINDS = {"sft": "texts and pictures to imitate", "pair": "pairs", "unpaired": "good or bad samples"}
@@ -56,7 +56,7 @@ def counted(counts: dict) -> str:
         kind, _, side = of.partition(", ")
         if kind in KINDS:
             told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'kept aside'}")
-    if told and all(one.endswith("to learn from") for one in told):
+    if told and not any(of.endswith(f", {TEST}") for of in counts):
         told.append("nothing kept aside: there are few patients")
     return "; ".join(told)
 

@@ -13,6 +13,7 @@ from core.errors import UniMedError
 from core.feedback.gate import EVEN, LEAST_ITEMS, Gate
 from core.feedback.people import Person
 from core.feedback.projects import ProjectInfo
+from core.feedback.promotion import LARGER
 from core.feedback.versions import CANDIDATE, PROMOTED, RETIRED, VersionInfo
 from core.lineage import ADAPTER_FILES, is_learned
 from core.model.fingerprint import learned_fingerprint
@@ -23,7 +24,6 @@ from studio.views import learning, lineage, projects, rewards
 
 STATES = {"candidate": "candidate", "promoted": "served now", "retired": "retired"}
 SEEN = "⚠ It has learned from something that was withdrawn since."
-LARGER = "Learn from more, or again under another name with more requests to compare."
 TAKEN_BACK = "Taken back"
 """Reason for going back where nobody writes another one: that must not wait for words."""
 
@@ -268,10 +268,10 @@ def _missing(version: VersionInfo, gate: Gate, below: Base) -> str:
     if gate.open:
         return f"{gate.judged} of {gate.items} items of the comparison are judged, and all must be."
     if gate.counted < LEAST_ITEMS:
-        return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must. {LARGER}"
+        return f"{gate.counted} items of the comparison count, and {LEAST_ITEMS} must. {LARGER}."
     if gate.low <= EVEN:
         lower = f"the lower end of the interval, {gate.low:.0%}, must lie above 50%"
-        return f"{lower}. {LARGER}"
+        return f"{lower}. {LARGER}."
     of, now = version.lineage, context.store().versions.served()
     if now != (None if of.parent_fingerprint == of.base_fingerprint else of.parent):
         return f"it was compared with {context.plain(of.parent)}, and {context.plain(now or below.name)} is served."

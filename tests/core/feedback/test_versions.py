@@ -256,7 +256,7 @@ def test_a_version_is_not_promoted_while_its_comparison_goes_well_for_a_moment(t
 def test_a_few_items_are_not_enough(team: Team) -> None:
     version_id = registered(team, "nano-2", snapshot(team))
     compare(team, version_id, *[NEW] * (LEAST_ITEMS - 1), gold=3)
-    with pytest.raises(FeedbackError, match=r"Too few items .*: 9, and 10 must.*larger --compare"):
+    with pytest.raises(FeedbackError, match=r"Too few items .*: 9, and 10 must.*more requests to compare"):
         team.store.versions.promote(team.maintainer, version_id, "Better.")
 
 
