@@ -57,7 +57,7 @@ def counted(counts: dict) -> str:
         if kind in KINDS:
             told.append(f"{n:,} {KINDS[kind]} {'to learn from' if side == TRAIN else 'kept aside'}")
     if told and not any(of.endswith(f", {TEST}") for of in counts):
-        told.append("nothing kept aside: there are few patients")
+        told.append("nothing kept aside")
     return "; ".join(told)
 
 
